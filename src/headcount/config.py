@@ -1,0 +1,266 @@
+"""Where state lives and what is configured: default < settings file < environment < argument."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from headcount.domain.errors import Infrastructure, InvalidInput
+from headcount.domain.model import Limits
+
+SOCKET_PATH_MAX: Final = 100
+"""A Unix socket path holds 107 bytes on Linux and 103 on macOS, its end mark included."""
+
+_NETWORK_FS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The state directory and the name of everything in it."""
+
+    root: Path
+
+    @property
+    def registry(self) -> Path:
+        return self.root / "registry.db"
+
+    @property
+    def registry_lock(self) -> Path:
+        return self.root / "registry.lock"
+
+    @property
+    def live(self) -> Path:
+        return self.root / "live"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
+    @property
+    def backups(self) -> Path:
+        return self.root / "backups"
+
+    @property
+    def trash(self) -> Path:
+        return self.root / "trash"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def gates(self) -> Path:
+        return self.root / "gates"
+
+    @property
+    def prompts(self) -> Path:
+        return self.root / "prompts"
+
+    @property
+    def halted(self) -> Path:
+        """This file is there while the emergency stop is in force."""
+        return self.root / "halted"
+
+    @property
+    def settings_file(self) -> Path:
+        return self.root / "settings.toml"
+
+    @property
+    def daemon_lock(self) -> Path:
+        return self.root / "daemon.lock"
+
+    @property
+    def daemon_facts(self) -> Path:
+        return self.root / "daemon.json"
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.root / "daemon.log"
+
+    @property
+    def daemon_socket(self) -> Path:
+        return self.sock("daemon.sock")
+
+    @property
+    def tmux_socket(self) -> Path:
+        return self.sock("tmux.sock")
+
+    def sock(self, name: str) -> Path:
+        """Return a path that a Unix socket can have: in the home, or where that is too deep, in a
+        private directory (0700, made by `make`) of the user's runtime directory."""
+        inside = self.root / name
+        if len(os.fsencode(inside)) <= SOCKET_PATH_MAX:
+            return inside
+        return self.runtime / name
+
+    @property
+    def runtime(self) -> Path:
+        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        tag = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+        return Path(base) / f"headcount-{os.getuid()}" / tag
+
+    def make(self) -> None:
+        """Create what is missing, private to the user; quick when all is there.
+
+        Raises:
+            Infrastructure: it cannot be made, is not the user's own, or is on a network file system.
+        """
+        if not self.live.is_dir():
+            self._make_all()
+        if self.daemon_socket.parent != self.root and not self.runtime.is_dir():
+            _private(self.runtime.parent)
+            _private(self.runtime)
+
+    def _make_all(self) -> None:
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_network(self.root)
+            for each in (self.runs, self.quarantine, self.backups, self.trash, self.cache, self.gates, self.live):
+                each.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise Infrastructure(
+                f"the state directory {self.root} cannot be made: {error.strerror}",
+                hint="set HEADCOUNT_HOME to a directory that you can write to",
+            ) from error
+
+
+def _private(path: Path) -> None:
+    """Make `path` 0700, or refuse one that somebody else owns or can enter."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077 or path.is_symlink():
+        raise Infrastructure(
+            f"{path} is not private to you",
+            hint="remove it, or set XDG_RUNTIME_DIR or HEADCOUNT_HOME to a directory of your own",
+        )
+
+
+def _refuse_network(root: Path) -> None:
+    """Locks and shared memory are not dependable there (SQLite's WAL needs both)."""
+    kind = _file_system(root.resolve())
+    if kind in _NETWORK_FS:
+        raise Infrastructure(
+            f"{root} is on a network file system ({kind})",
+            hint="set HEADCOUNT_HOME to a directory on a local disk",
+        )
+
+
+def _file_system(path: Path) -> str | None:
+    """Return the type of the file system of `path`, or None where the system does not tell."""
+    best, kind = "", None
+    try:
+        lines = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, mount, fs, *_ = line.split(" ")
+        mount = mount.replace("\\040", " ")
+        if len(mount) >= len(best) and (path == Path(mount) or Path(mount) in path.parents):
+            best, kind = mount, fs
+    return kind
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. `HEADCOUNT_<NAME>` in the environment sets a field of that name."""
+
+    limits: Limits = field(default_factory=Limits)
+    grace: float = 10.0  # seconds between TERM and KILL
+    output_cap: int = 200_000_000  # bytes kept of each stream of a run
+    start_timeout: float = 20.0  # seconds for a runner to answer
+    registry_wait: float = 10.0  # seconds for the writers' lock
+    views: bool = True
+    autostart: bool = True  # start the daemon on first need
+    port: int = 0  # of 127.0.0.1 for pages and HTTP-only clients; 0: chosen once and kept
+    headcount_every: float = 15.0  # seconds between the daemon's full headcounts
+    env: tuple[str, ...] = ()  # further variables that agents get
+
+
+def default_root(environ: Mapping[str, str]) -> Path:
+    """Return the state directory: `HEADCOUNT_HOME`, or the platform's place for a user's state."""
+    if given := environ.get("HEADCOUNT_HOME"):
+        return Path(given).expanduser().absolute()
+    import platformdirs  # only here: most processes of a fleet have HEADCOUNT_HOME
+
+    return Path(platformdirs.user_state_dir("headcount"))
+
+
+def load(home: Home, environ: Mapping[str, str], given: Mapping[str, Any]) -> Settings:
+    """Return the settings in force.
+
+    Raises:
+        InvalidInput: an unknown name, a wrong type, or a file that is not TOML.
+    """
+    settings = Settings()
+    for source, values in (("settings.toml", _from_file(home)), ("the environment", _from_env(environ)), ("arguments", given)):
+        settings = _merge(settings, values, source)
+    return settings
+
+
+def _from_file(home: Home) -> Mapping[str, Any]:
+    try:
+        text = home.settings_file.read_text()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise Infrastructure(f"{home.settings_file} cannot be read: {error.strerror}") from error
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{home.settings_file} is not valid TOML: {error}") from error
+    limits = found.pop("limits", {})
+    return {**found, **limits}
+
+
+_NAMES: Final = {each.name for each in fields(Settings)} - {"limits"}
+_LIMIT_NAMES: Final = {each.name for each in fields(Limits)}
+
+
+def _from_env(environ: Mapping[str, str]) -> Mapping[str, Any]:
+    names = _NAMES | _LIMIT_NAMES
+    return {name: environ[key] for name in names if (key := f"HEADCOUNT_{name.upper()}") in environ}
+
+
+def _merge(settings: Settings, values: Mapping[str, Any], source: str) -> Settings:
+    for name, value in values.items():
+        if name in _LIMIT_NAMES:
+            typed = _typed(name, value, getattr(settings.limits, name), source)
+            settings = replace(settings, limits=replace(settings.limits, **{name: typed}))
+        elif name in _NAMES:
+            settings = replace(settings, **{name: _typed(name, value, getattr(settings, name), source)})
+        else:
+            raise InvalidInput(
+                f"unknown setting {name!r} in {source}",
+                hint=f"known: {', '.join(sorted(_NAMES | _LIMIT_NAMES))}",
+            )
+    return settings
+
+
+def _typed(name: str, value: Any, default: Any, source: str) -> Any:
+    """Return `value` in the type of `default`."""
+    wrong = InvalidInput(f"setting {name} in {source} is {value!r}, not a valid {type(default).__name__}")
+    if isinstance(default, bool):
+        words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+        result = words.get(str(value).lower())
+        if result is None:
+            raise wrong
+        return result
+    if isinstance(default, tuple):
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else tuple(map(str, value))
+    try:
+        number = type(default)(value)
+    except (TypeError, ValueError):
+        raise wrong from None
+    if number < 0:
+        raise wrong
+    return number

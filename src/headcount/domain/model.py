@@ -1,0 +1,287 @@
+"""The data that the parts hand to each other. Frozen, typed, without behaviour that touches the world.
+
+Times are seconds since the epoch (`float`) inside; answers for users carry ISO 8601 UTC strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from headcount.domain.lifecycle import LIVE, Outcome, State
+
+
+class TaskState(StrEnum):
+    """A task takes new agents only while it is open."""
+
+    OPEN = "open"
+    PAUSED = "paused"
+    CLOSED = "closed"
+    ARCHIVED = "archived"
+
+
+class Severity(StrEnum):
+    """How much a finding matters, most severe first."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    INFO = "info"
+
+
+class ReportStatus(StrEnum):
+    """What an agent says of itself. It never moves the state of its run."""
+
+    WORKING = "working"
+    BLOCKED = "blocked"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RunKey:
+    """One run: the agent's id and the run number, which is the fencing token."""
+
+    agent_id: str
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.agent_id}.{self.n}"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that cannot be mistaken for another.
+
+    `ticks` is field 22 of /proc/PID/stat (start time in clock ticks since boot), or an equivalent
+    that is equal for the same process and differs for a later one with the same pid.
+    """
+
+    pid: int
+    ticks: int
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One line of the conversation that led to a task."""
+
+    role: str
+    content: str
+    timestamp: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """What an agent should know of its task besides the description."""
+
+    background: str = ""
+    deliverables: tuple[str, ...] = ()
+    success_criteria: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    relevant_files: tuple[str, ...] = ()
+    conversation: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a fleet. Defaults are those of the README; a task may set its own four."""
+
+    machine_max_live: int = 50
+    task_max_live: int = 20
+    task_max_agents: int = 45
+    max_depth: int = 5
+    spawn_rate: int = 10
+    spawn_window: float = 10.0  # seconds; an agent may deploy `spawn_rate` children in any such span
+    min_disk_mb: int = 100
+    min_memory_mb: int = 256
+    prompt_max_bytes: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A piece of work for one or more agents."""
+
+    task_id: str
+    description: str
+    priority: str
+    project: str
+    state: TaskState
+    context: TaskContext
+    max_live: int
+    max_agents: int
+    max_depth: int
+    spawn_rules: Mapping[str, tuple[str, ...]] | None
+    created_at: float
+    closed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """A live row of the registry with what a plan needs; `deployer` settles a reserved one."""
+
+    key: RunKey
+    task_id: str
+    role: str
+    state: State
+    harness: str
+    path: str
+    deployer: Process
+    runner: Process | None
+    process: Process | None
+    stop_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A row of the registry: one process life of an agent, with its agent's facts."""
+
+    key: RunKey
+    task_id: str
+    role: str
+    parent: str | None
+    depth: int
+    harness: str
+    state: State
+    outcome: Outcome | None
+    path: str
+    deployer: Process
+    runner: Process | None
+    process: Process | None
+    reserved_at: float
+    started_at: float | None
+    ended_at: float | None
+    exit_code: int | None
+    signal: int | None
+    reason: str | None
+    stop_reason: str | None
+    survivors: tuple[int, ...]
+    view_failures: int
+    result: Mapping[str, object] | None
+    usage: Mapping[str, object] | None
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+
+class LockState(StrEnum):
+    """What a probe of a run's lock said. Unknown never changes a row."""
+
+    HELD = "held"
+    FREE = "free"
+    UNKNOWN = "unknown"
+
+
+class Presence(StrEnum):
+    """Whether a process is there."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class StartRecord:
+    """What a runner wrote before it let the harness begin."""
+
+    runner: Process
+    process: Process
+    pidns: str
+    started_at: float
+    layers: tuple[str, ...]
+    cgroup: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """What a runner wrote when nothing of its run was left; exactly one of code and signal is set,
+    but for a run whose harness never began (`error`)."""
+
+    code: int | None
+    signal: int | None
+    error: str | None
+    stopped: bool
+    started_at: float | None
+    ended_at: float
+    max_rss_kb: int
+    cpu_ms: int
+    output_bytes: int
+    output_cut: int
+    stderr_bytes: int
+    stderr_cut: int
+    survivors: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VoidRecord:
+    """Proof that a run was never started and never will be."""
+
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at one run directory. The lock was probed first, the records read after it:
+    a free lock makes the records final."""
+
+    key: RunKey
+    path: str
+    lock: LockState
+    runner_pid: int | None = None
+    start: StartRecord | None = None
+    exit: ExitRecord | None = None
+    void: VoidRecord | None = None
+    deployer: Presence = Presence.UNKNOWN
+    marked: bool = True  # it stands in live/
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """All that a run needs, as it is written into the run directory. No secret is in it."""
+
+    key: RunKey
+    task_id: str
+    role: str
+    parent: str | None
+    depth: int
+    harness: str
+    model: str | None
+    effort: str | None
+    argv: tuple[str, ...]
+    cwd: str
+    prompt: str | None
+    stdin: bytes | None
+    files: Mapping[str, bytes]
+    grace: float
+    output_cap: int
+    deployer: Process
+    reserved_at: float
+    renders: bool = False  # the harness's stream needs rendering for people
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a confirmed start gave."""
+
+    runner: Process
+    process: Process
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. A person has no agent; an agent is known by its token or by the tree it runs in.
+
+    `env` holds the allow-listed variables of the caller, never the daemon's own.
+    """
+
+    agent_id: str | None = None
+    run: int | None = None
+    cwd: str = "/"
+    env: Mapping[str, str] = field(default_factory=dict)
+    dropped_env: tuple[str, ...] = ()

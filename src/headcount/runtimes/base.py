@@ -1,0 +1,137 @@
+"""What the services ask of a placement and of a view. Each has one contract suite for all that implement it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from headcount.domain.model import Order, Presence, Process, RunKey, Seen, Started
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSlice:
+    """Bytes of a run's output from `offset` (absolute, as the agent wrote them).
+
+    `cut` counts the bytes before `data` that the cap took away since `offset`; `end` is the absolute
+    offset behind the last byte that was ever written.
+    """
+
+    data: bytes
+    offset: int
+    cut: int
+    end: int
+
+
+class Placement(Protocol):
+    """Starts runners somewhere and says what became of them. Nothing here reads the registry."""
+
+    def self_process(self) -> Process:
+        """Return the identity of the calling process, to be stored as the deployer's."""
+        ...
+
+    def presence(self, process: Process) -> Presence:
+        """Say whether exactly this process is alive; another boot or pid namespace is `DEAD` or `UNKNOWN`."""
+        ...
+
+    def run_path(self, key: RunKey, *, reserved_at: float) -> str:
+        """Return the run directory of a run, existing or not: `runs/<yyyy-mm>/<agent>/<n>` under the home."""
+        ...
+
+    def prepare(self, order: Order) -> str:
+        """Write the order into a new run directory and mark it in `live/`; return the directory.
+
+        Killed in the middle, a directory without records is left, which `void` settles.
+
+        Raises:
+            PlacementFailed: disk full, read-only and the like; what was made is gone again.
+        """
+        ...
+
+    def start(self, key: RunKey, path: str, *, env: Mapping[str, str], timeout: float) -> Started:
+        """Start the runner of a prepared run, detached, and wait until its harness runs.
+
+        Raises:
+            PlacementFailed: it did not start, with the reason (no such file, not executable, no such
+                directory, lock held); an exit or void record says so too where one could be written.
+        """
+        ...
+
+    def look(self) -> Sequence[Seen]:
+        """Look once at every run that is marked live. Costs what is live, never history."""
+        ...
+
+    def look_at(self, key: RunKey, path: str) -> Seen:
+        """Look at one run directory, marked or not. A directory that is gone is lock FREE, no records."""
+        ...
+
+    def signal_stop(self, key: RunKey, path: str, *, grace: float) -> bool:
+        """Ask the runner to end its tree: TERM, `grace` seconds, KILL (0: KILL at once).
+
+        The request is durable before it is sent. Returns whether a runner took it.
+        """
+        ...
+
+    def reap(self, seen: Seen) -> Sequence[int]:
+        """Kill, by identity, what a dead runner left of its tree; return the pids that survived."""
+        ...
+
+    def void(self, key: RunKey, path: str, *, reason: str) -> Seen:
+        """Make sure that a run which has not started never will: take its lock, write the void record.
+
+        Returns what is true afterwards: with `void` set, or, when a runner was faster, with its lock
+        held or its records. Never waits.
+        """
+        ...
+
+    def unmark(self, key: RunKey) -> None:
+        """Take a run out of `live/`; of no effect if it is not there."""
+        ...
+
+    def read_output(self, path: str, *, offset: int, limit: int, stream: str = "output") -> OutputSlice:
+        """Read output from an absolute byte offset; a negative offset counts from the end.
+
+        `stream` is "output" or "stderr". Works during and after the run.
+        """
+        ...
+
+    def free_disk_mb(self) -> int:
+        """Return the free megabytes where the run directories are."""
+        ...
+
+    def free_memory_mb(self) -> int:
+        """Return the megabytes that can be had without swapping."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session that the view server has; `agent_id` is None for one that is not a view of ours."""
+
+    name: str
+    agent_id: str | None
+    created_at: float
+
+
+class Views(Protocol):
+    """Windows onto live runs. Losing one, or all, harms no agent."""
+
+    def available(self) -> str | None:
+        """Return None if views can be made, else why not and how to get them."""
+        ...
+
+    def list(self) -> Sequence[Session] | None:
+        """Return all sessions in one call; an absent server is the empty answer, None means unknown."""
+        ...
+
+    def show(self, key: RunKey, path: str, *, runner_pid: int, renders: bool) -> None:
+        """Make the session of a live run, beside the caller's path: it does not wait for it."""
+        ...
+
+    def close(self, name: str) -> bool:
+        """Close exactly this session; return whether it is gone."""
+        ...
+
+    def attach_argv(self, name: str) -> Sequence[str]:
+        """Return the command that shows the session in the user's terminal."""
+        ...
