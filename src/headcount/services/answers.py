@@ -1,0 +1,329 @@
+"""What the services answer: plain facts, the same at every door. Times are ISO 8601 UTC strings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+
+def iso(at: float | None) -> str | None:
+    """Return epoch seconds as `2026-11-23T04:35:00.123Z`."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """A task as it was created, and where it stands."""
+
+    task_id: str
+    description: str
+    priority: str
+    project: str
+    state: str
+    max_live: int
+    max_agents: int
+    max_depth: int
+    spawn_rules: Mapping[str, tuple[str, ...]] | None
+    created_at: str
+    closed_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskList:
+    """Newest first; `next_cursor` continues, None at the end."""
+
+    tasks: tuple[TaskFacts, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A confirmed deploy. `repeated`: an earlier deploy with the same idempotency key is answered again."""
+
+    agent_id: str
+    run: int
+    task_id: str
+    role: str
+    parent: str | None
+    depth: int
+    state: str
+    pid: int | None  # of the agent itself
+    runner_pid: int | None
+    tmux_session: str | None
+    guidance: str  # how much the agent may delegate in its turn
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """One agent by its latest run. `state` and `outcome` are observed; `progress`, `reported` and
+    `message` are what the agent last said of itself."""
+
+    agent_id: str
+    task_id: str
+    role: str
+    parent: str | None
+    depth: int
+    harness: str
+    run: int
+    state: str
+    outcome: str | None
+    exit_code: int | None
+    signal: int | None
+    reason: str | None
+    pid: int | None
+    runner_pid: int | None
+    tmux_session: str | None
+    started_at: str | None
+    ended_at: str | None
+    progress: int | None
+    reported: str | None
+    message: str | None
+    reported_at: str | None
+    survivors: tuple[int, ...]
+    layers: tuple[str, ...]  # what holds the tree together: subreaper, cgroup, pdeathsig
+    result: Mapping[str, object] | None
+    usage: Mapping[str, object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentList:
+    """In order of deployment; `next_cursor` continues, None at the end."""
+
+    agents: tuple[AgentFacts, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFacts:
+    """What an agent said of its own progress. `late`: after the end of its run."""
+
+    id: int
+    agent_id: str
+    task_id: str
+    run: int
+    at: str
+    status: str
+    message: str
+    progress: int | None
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FindingFacts:
+    """What an agent discovered."""
+
+    id: int
+    agent_id: str
+    task_id: str
+    run: int
+    at: str
+    type: str
+    severity: str
+    message: str
+    data: Mapping[str, object]
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FindingList:
+    """Oldest first; pass `next_cursor` to get only newer ones. Counts are over the whole task."""
+
+    task_id: str
+    findings: tuple[FindingFacts, ...]
+    by_severity: Mapping[str, int]
+    by_type: Mapping[str, int]
+    next_cursor: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EventFacts:
+    """A line of the journal."""
+
+    seq: int
+    at: str
+    kind: str
+    task_id: str | None
+    agent_id: str | None
+    run: int | None
+    reason: str | None
+    data: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class EventList:
+    """Oldest first; pass `next_cursor` to get only newer ones."""
+
+    events: tuple[EventFacts, ...]
+    next_cursor: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """Where a task stands. `counts` are derived from the rows at the time of asking."""
+
+    task: TaskFacts
+    agents: tuple[AgentFacts, ...]  # live ones first, then the latest ended ones
+    counts: Mapping[str, int]  # by state, ended ones by outcome; "live" and "total" too
+    refusals: Mapping[str, int]  # refused deploys by reason
+    findings_by_severity: Mapping[str, int]
+    recent_reports: tuple[ReportFacts, ...]
+    recent_findings: tuple[FindingFacts, ...]
+    halted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """What a wait saw. `done` False: time ran out, nothing is wrong, ask again with `cursor`."""
+
+    done: bool
+    until: str
+    agents: tuple[AgentFacts, ...]
+    pending: tuple[str, ...]
+    waited_s: float
+    cursor: str | None
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What became of an agent that was to stop."""
+
+    agent_id: str
+    run: int
+    state: str
+    outcome: str | None
+    exit_code: int | None
+    signal: int | None
+    survivors: tuple[int, ...]
+    was_live: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StopList:
+    """One line for each agent that was asked to stop."""
+
+    stopped: tuple[Stopped, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """The emergency stop: in force or lifted."""
+
+    halted: bool
+    stopped: tuple[Stopped, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The answer to a report or a finding. `id` is its number in the registry, kept for ever."""
+
+    id: int
+    agent_id: str
+    run: int
+    late: bool
+    note: str
+    live_peers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One disagreement between the registry and the machine, and what a repair does about it."""
+
+    kind: str  # ghost, stray, unfinished, wrong_identity, view_missing, foreign_session, rowless, earlier_boot, unknown
+    subject: str
+    detail: str
+    action: str  # what repair does: record_end, record_lost, reap, adopt, void, kill_stray, unmark, show_view, close_view, none
+    agent_id: str | None = None
+    run: int | None = None
+    task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """A session of the view server and the agent that it belongs to."""
+
+    name: str
+    agent_id: str | None
+    known: bool  # a live agent of the registry has this name
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of `headcount doctor`. `ok` None: could not be told."""
+
+    name: str
+    ok: bool | None
+    detail: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The headcount. `healthy` is true when registry and machine agree."""
+
+    healthy: bool
+    live_rows: int
+    live_runs: int
+    sessions_count: int
+    ghosts: tuple[Problem, ...]
+    strays: tuple[Problem, ...]
+    unfinished: tuple[Problem, ...]
+    wrong_identities: tuple[Problem, ...]
+    views_missing: tuple[Problem, ...]
+    foreign_sessions: tuple[Problem, ...]
+    rowless: tuple[Problem, ...]
+    earlier_boot: tuple[Problem, ...]
+    unknown: tuple[Problem, ...]
+    sessions: tuple[SessionFacts, ...]
+    dry_run: bool = True
+    done: tuple[Problem, ...] = ()  # what a repair did
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """`headcount doctor`: the headcount and the state of everything it stands on."""
+
+    healthy: bool
+    ghosts: tuple[Problem, ...]
+    strays: tuple[Problem, ...]
+    unfinished: tuple[Problem, ...]
+    views_missing: tuple[Problem, ...]
+    sessions: tuple[SessionFacts, ...]
+    checks: tuple[Check, ...]
+    home: str
+    tmux_socket: str
+    daemon_socket: str
+    env_kept: tuple[str, ...]
+    env_dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What `gc` would take, or took, away."""
+
+    dry_run: bool
+    runs: tuple[str, ...]
+    bytes: int
+    events: int
+    trash: str | None
+    kept_live: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild of the registry restored and what could not be had back."""
+
+    from_backup: str | None
+    quarantined: str | None
+    tasks: int
+    agents: int
+    runs: int
+    lost: tuple[str, ...] = field(default=())
