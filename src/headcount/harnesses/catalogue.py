@@ -1,0 +1,33 @@
+"""The harnesses there are, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from headcount.domain.errors import InvalidInput
+from headcount.harnesses.base import Harness
+from headcount.harnesses.claude import Claude
+from headcount.harnesses.command import Command
+from headcount.harnesses.script import Script
+
+HARNESSES: Final[Mapping[str, Harness]] = {each.name: each for each in (Claude(), Command(), Script())}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all harnesses, sorted."""
+    return tuple(sorted(HARNESSES))
+
+
+def find(name: str) -> Harness:
+    """Return the harness of that name.
+
+    Raises:
+        InvalidInput: there is none; the hint lists those there are.
+    """
+    try:
+        return HARNESSES[name]
+    except KeyError:
+        raise InvalidInput(
+            f"there is no harness {name[:64]!r}", hint=f"known: {', '.join(names())}"
+        ) from None
