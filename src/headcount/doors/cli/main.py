@@ -1,0 +1,24 @@
+"""The command `headcount`, as every start of it goes: nothing is imported before it is needed."""
+
+import sys
+
+
+def main() -> int:
+    """Run the command line and return its exit code.
+
+    `headcount mcp` is the stdlib-only bridge: many of them live as long as their client, so click and
+    what stands behind it are not loaded for it. Neither are they for the first thing that anybody types.
+    """
+    argv = sys.argv[1:]
+    if argv[:1] == ["mcp"] and not {"-h", "--help"}.intersection(argv):
+        from headcount.doors.mcp import bridge
+
+        return bridge.main(argv[1:])
+    if argv in (["--help"], ["-h"]):
+        from headcount.doors.cli.commands import overview
+
+        sys.stdout.write(overview())
+        return 0
+    from headcount.doors.cli import edge
+
+    return edge.run(argv)
