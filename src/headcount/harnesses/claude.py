@@ -239,7 +239,8 @@ def _error_outcome(found: Mapping[str, Any]) -> tuple[Outcome, str]:
 def _last_words(found: Mapping[str, Any]) -> str:
     errors = found.get("errors")
     said = "; ".join(clean(each) for each in errors) if isinstance(errors, list) else ""
-    return clean(found.get("result")) or said or clean(found.get("terminal_reason") or found.get("subtype"))
+    coded = clean(found.get("terminal_reason") or found.get("subtype"))
+    return clean(found.get("result")) or said or coded or "ended with a result that says nothing"
 
 
 def _without_result(record: ExitRecord, by_exit: Verdict) -> Verdict:

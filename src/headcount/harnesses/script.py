@@ -1,4 +1,4 @@
-"""`script`: our own agent, which does what a list of steps says: no model, no key; for demos, tests and drills."""
+"""`script`: our own agent, which does what a list of steps says. It needs no model and no key."""
 
 from __future__ import annotations
 
