@@ -1,0 +1,53 @@
+# `make help` lists the targets. Nothing outside this directory is changed, but for tmux, which `make test`
+# installs if it runs as root on a machine with apt-get.
+
+BIN := .venv/bin
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+WORKERS ?= $(shell if [ $(CORES) -gt 4 ]; then echo 4; else echo $(CORES); fi)
+TESTS ?= tests
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup dev test lint format lock upgrade demo bench mutants clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make .venv from the locks; the command is then .venv/bin/headcount
+	@scripts/setup.sh run
+
+dev: ## Make .venv with the tools for tests and checks too
+	@scripts/setup.sh dev
+
+test: dev ## Run all tests (TESTS=path, PYTEST_ARGS=..., WORKERS=n)
+	@scripts/system-packages.sh tmux:tmux || echo "tests that need it are skipped; in CI they fail" >&2
+	$(BIN)/python -m pytest -n $(WORKERS) --durations=15 $(PYTEST_ARGS) $(TESTS)
+
+lint: dev ## Check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy src tests
+	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
+
+format: dev ## Let ruff format and fix what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: dev ## Write the hashed locks anew from pyproject.toml, keeping versions
+	scripts/lock.sh
+
+upgrade: dev ## The same with the newest versions
+	scripts/lock.sh --upgrade
+
+demo: setup ## Show a fleet at work, in under two minutes
+	@$(BIN)/headcount demo
+
+bench: dev ## Measure, beside the raw limits of this machine
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+mutants: dev ## Break each invariant and limit once; a test must notice
+	$(BIN)/python tests/mutants/run.py $(MUTANTS_ARGS)
+
+clean: ## Remove what make made
+	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
