@@ -285,3 +285,57 @@ class Caller:
     cwd: str = "/"
     env: Mapping[str, str] = field(default_factory=dict)
     dropped_env: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an agent said of its own progress; `late` came after the end of its run."""
+
+    id: int
+    agent_id: str
+    run: int
+    task_id: str
+    status: ReportStatus
+    message: str
+    progress: int | None
+    late: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an agent discovered; it belongs to the task and outlives the run."""
+
+    id: int
+    agent_id: str
+    run: int
+    task_id: str
+    type: str
+    severity: Severity
+    message: str
+    data: Mapping[str, object]
+    late: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FindingCounts:
+    """How many findings a task has; names that count 0 are left out, the most severe stands first."""
+
+    total: int
+    by_severity: Mapping[Severity, int]
+    by_type: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the journal; `seq` grows and is the cursor."""
+
+    seq: int
+    at: float
+    kind: str
+    task_id: str | None
+    agent_id: str | None
+    run: int | None
+    reason: str | None
+    data: Mapping[str, object]
