@@ -262,6 +262,7 @@ class Order:
     deployer: Process
     reserved_at: float
     renders: bool = False  # the harness's stream needs rendering for people
+    rows: Mapping[str, object] = field(default_factory=dict)  # task and agent, to rebuild a registry from
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,116 @@
+"""The composition root: reads the environment and the clock, and picks the concretes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headcount import config
+from headcount.client import DaemonClient
+from headcount.daemon import start as daemon
+from headcount.domain.environment import NEVER_PREFIXES, select
+from headcount.domain.model import Caller
+from headcount.harnesses import catalogue
+from headcount.runtimes.base import Views
+from headcount.runtimes.local import LocalPlacement
+from headcount.runtimes.tmux_view import NoViews, TmuxViews
+from headcount.services.context import Context
+from headcount.store.registry import Registry
+
+
+class SystemClock:
+    """The machine's clocks and its source of chance."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def boottime(self) -> float:
+        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def chance(self) -> int:
+        return secrets.randbits(64)
+
+    def token(self) -> str:
+        return secrets.token_urlsafe(32)
+
+
+def context(home: str | Path | None, given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Context:
+    """Return a fleet on this machine, as the calling process may use it.
+
+    Raises:
+        InvalidInput: a setting is wrong.
+        Infrastructure: the home cannot be used.
+    """
+    environ = os.environ if environ is None else environ
+    place = config.Home(config.default_root(environ) if home is None else Path(home).expanduser().absolute())
+    place.make()
+    settings = config.load(place, environ, given)
+    clock = SystemClock()
+    token = environ.get("HEADCOUNT_TOKEN") if environ.get("HEADCOUNT_AGENT_ID") else None
+    inside = bool(environ.get("HEADCOUNT_AGENT_ID"))
+    return Context(
+        home=place,
+        settings=settings,
+        registry=Registry(
+            place.registry,
+            place.registry_lock,
+            quarantine=place.quarantine,
+            backups=place.backups,
+            wait=settings.registry_wait,
+            clock=clock.now,
+        ),
+        placement=LocalPlacement(place),
+        views=_views(place, settings, inside=inside),
+        clock=clock,
+        harness=catalogue.find,
+        headcount=own_command(),
+        caller=_caller(environ, settings),
+        token=token,
+        remote=_remote(place, environ) if inside else None,
+        ensure_daemon=lambda: daemon.ensure(place) if settings.autostart and not inside else None,
+        daemon_pid=lambda: daemon.holder(place),
+    )
+
+
+def own_command() -> tuple[str, ...]:
+    """Return the argv prefix that runs our own command: the script beside this interpreter if it is
+    there, for its directory goes into the agents' PATH."""
+    beside = Path(sys.executable).parent / "headcount"
+    if beside.exists():
+        return (str(beside),)
+    found = shutil.which("headcount")
+    return (found,) if found else (sys.executable, "-m", "headcount")
+
+
+def _caller(environ: Mapping[str, str], settings: config.Settings) -> Caller:
+    """Return the calling process as a caller. All its variables are kept here, in memory: what an
+    agent gets of them is selected at deploy, when its harness is known."""
+    _, dropped = select(environ, names=settings.env)
+    kept = {name: value for name, value in environ.items() if not name.startswith(NEVER_PREFIXES)}
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:
+        cwd = "/"
+    return Caller(cwd=cwd, env=kept, dropped_env=dropped)
+
+
+def _views(home: config.Home, settings: config.Settings, *, inside: bool) -> Views:
+    if not settings.views:
+        return NoViews("views are switched off (setting views)")
+    return TmuxViews(home, shutil.which("tmux"))
+
+
+def _remote(home: config.Home, environ: Mapping[str, str]) -> DaemonClient:
+    return DaemonClient(home, environ)

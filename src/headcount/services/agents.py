@@ -1,0 +1,96 @@
+"""Read what agents there are."""
+
+from __future__ import annotations
+
+from headcount.domain.errors import InvalidInput, Refused
+from headcount.domain.model import Report, Run
+from headcount.services import rights, settle
+from headcount.services.answers import AgentFacts, AgentList, iso
+from headcount.services.context import Context
+from headcount.store.registry import Tx
+
+LIMIT_MAX = 1000
+
+
+def page(context: Context, *, task_id: str | None, ended: bool, limit: int, cursor: str | None) -> AgentList:
+    """Return agents in order of deployment, after recording what can be seen of them."""
+    limit = bounded(limit)
+    settle.observe(context)
+    with context.registry.read() as tx:
+        if task_id is not None:
+            rights.existing_task(tx, task_id)
+        runs = tx.runs.page(task_id, all=ended, limit=limit + 1, after=cursor)
+        facts = tuple(of(context, tx, run) for run in runs[:limit])
+    return AgentList(facts, facts[-1].agent_id if len(runs) > limit else None)
+
+
+def bounded(limit: int) -> int:
+    """Return a page's size.
+
+    Raises:
+        InvalidInput: it is not 1 to LIMIT_MAX.
+    """
+    if not 1 <= limit <= LIMIT_MAX:
+        raise InvalidInput(f"limit {limit} is not 1 to {LIMIT_MAX}")
+    return limit
+
+
+def get(context: Context, agent_id: str) -> AgentFacts:
+    """Return one agent by its latest run."""
+    settle.observe(context)
+    with context.registry.read() as tx:
+        return of(context, tx, rights.existing(tx, agent_id))
+
+
+def of(context: Context, tx: Tx, run: Run) -> AgentFacts:
+    """Return the facts of a run and its agent's last report."""
+    said: Report | None = tx.reports.latest(run.key.agent_id)
+    viewed = run.live and run.runner is not None and context.views.available() is None
+    return AgentFacts(
+        agent_id=run.key.agent_id,
+        task_id=run.task_id,
+        role=run.role,
+        parent=run.parent,
+        depth=run.depth,
+        harness=run.harness,
+        run=run.key.n,
+        state=run.state.value,
+        outcome=run.outcome.value if run.outcome else None,
+        exit_code=run.exit_code,
+        signal=run.signal,
+        reason=run.reason,
+        pid=run.process.pid if run.process else None,
+        runner_pid=run.runner.pid if run.runner else None,
+        tmux_session=run.key.agent_id if viewed else None,
+        started_at=iso(run.started_at),
+        ended_at=iso(run.ended_at),
+        progress=said.progress if said else None,
+        reported=said.status if said else None,
+        message=said.message if said else None,
+        reported_at=iso(said.at) if said else None,
+        survivors=run.survivors,
+        layers=_layers(context, run),
+        result=run.result,
+        usage=run.usage,
+    )
+
+
+def _layers(context: Context, run: Run) -> tuple[str, ...]:
+    """Return what holds a live run's tree together, from its start record."""
+    if not run.live:
+        return ()
+    start = context.placement.look_at(run.key, run.path).start
+    return start.layers if start else ()
+
+
+def attach_command(context: Context, agent_id: str) -> tuple[str, ...]:
+    """Return the command that shows an agent's view.
+
+    Raises:
+        Refused: the agent is over, or there are no views here.
+    """
+    facts = get(context, agent_id)
+    if facts.tmux_session is None:
+        why = context.views.available() or f"agent {agent_id} is {facts.state}"
+        raise Refused(why, code="no_view", limit="view", hint=f"read it with 'headcount logs {agent_id}'")
+    return tuple(context.views.attach_argv(facts.tmux_session))

@@ -1,0 +1,72 @@
+"""What every service works with. Only `bootstrap` knows which concretes stand behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from headcount.config import Home, Settings
+from headcount.domain.model import Caller
+from headcount.harnesses.base import Harness
+from headcount.runtimes.base import Placement, Views
+from headcount.store.registry import Registry
+
+
+class Clock(Protocol):
+    """Time and chance, so that both can be simulated."""
+
+    def now(self) -> float:
+        """Return the seconds since the epoch: for people to read, never for a rule."""
+        ...
+
+    def boottime(self) -> float:
+        """Return the seconds since boot, sleep included: for spans that must not jump."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that stop while the machine sleeps: for time-outs."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+    def chance(self) -> int:
+        """Return at least 64 random bits."""
+        ...
+
+    def token(self) -> str:
+        """Return a new secret."""
+        ...
+
+
+class Remote(Protocol):
+    """The daemon, as seen by a program in an agent's tree."""
+
+    def call(self, tool: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
+        """Call a tool and return its structured answer; raises the domain's own errors."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One fleet, and who asks."""
+
+    home: Home
+    settings: Settings
+    registry: Registry
+    placement: Placement
+    views: Views
+    clock: Clock
+    harness: Callable[[str], Harness]  # raises InvalidInput on an unknown name
+    headcount: tuple[str, ...]  # argv prefix of our own command
+    caller: Caller
+    token: str | None  # of the run in whose tree we are
+    remote: Remote | None  # the daemon, when we are in an agent's tree: nothing is started here
+    ensure_daemon: Callable[[], None]  # starts it if it is needed and absent; never waits
+    daemon_pid: Callable[[], int | None]
+
+    def acting_as(self, caller: Caller) -> Context:
+        """Return the same fleet for another caller, outside of any agent's tree."""
+        return replace(self, caller=caller, token=None, remote=None)

@@ -1,0 +1,132 @@
+"""Examine everything that Headcount stands on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable
+
+from headcount.domain.environment import select
+from headcount.domain.errors import HeadcountError
+from headcount.services import headcount
+from headcount.services.answers import Check, Diagnosis, Health
+from headcount.services.context import Context
+
+
+def examine(context: Context) -> Diagnosis:
+    """Return the headcount and the checks; never raises for what it examines."""
+    checks = [_safely(check, context) for check in (_registry, _home, _disk, _memory, _views, _daemon, _halt, _limits)]
+    health, failed = _health(context)
+    if failed is not None:
+        checks.append(failed)
+    kept, dropped = select(context.caller.env)
+    problems = _no_health() if health is None else health
+    return Diagnosis(
+        healthy=all(check.ok is not False for check in checks) and health is not None and health.healthy,
+        ghosts=problems.ghosts + problems.earlier_boot,
+        strays=problems.strays + problems.rowless,
+        unfinished=problems.unfinished,
+        views_missing=problems.views_missing,
+        sessions=problems.sessions,
+        checks=(_count(problems), *checks, _versions()),
+        home=str(context.home.root),
+        tmux_socket=str(context.home.tmux_socket),
+        daemon_socket=str(context.home.daemon_socket),
+        env_kept=tuple(sorted(kept)),
+        env_dropped=tuple(sorted({*dropped, *context.caller.dropped_env})),
+    )
+
+
+def _health(context: Context) -> tuple[Health | None, Check | None]:
+    try:
+        return headcount.check(context, task_id=None), None
+    except HeadcountError as error:
+        return None, Check("headcount", False, error.message, error.hint)
+
+
+def _no_health() -> Health:
+    none: tuple[()] = ()
+    return Health(False, 0, 0, 0, none, none, none, none, none, none, none, none, none, none)
+
+
+def _safely(check: Callable[[Context], Check], context: Context) -> Check:
+    try:
+        return check(context)
+    except (HeadcountError, OSError) as error:
+        hint = error.hint if isinstance(error, HeadcountError) else ""
+        return Check(check.__name__.strip("_"), False, str(error), hint)
+
+
+def _count(health: Health) -> Check:
+    differ = health.live_rows - health.live_runs
+    detail = (
+        f"Registry: {health.live_rows}, Running: {health.live_runs}, Tmux: {health.sessions_count}, Diff: {differ}"
+    )
+    return Check("count", differ == 0, detail, "" if differ == 0 else "see 'headcount repair'")
+
+
+def _registry(context: Context) -> Check:
+    if (found := context.registry.quarantined()) is not None:
+        return Check("registry", False, f"quarantined: {found.path} ({found.why})", "run 'headcount repair --rebuild'")
+    wrong = context.registry.integrity()
+    detail = "; ".join(wrong[:3]) or "integrity check clean"
+    return Check("registry", not wrong, detail, "run 'headcount repair --rebuild'" if wrong else "")
+
+
+def _home(context: Context) -> Check:
+    root = context.home.root
+    found = root.stat()
+    if found.st_mode & 0o077:
+        return Check("home", False, f"{root} can be entered by others", f"chmod 700 {root}")
+    if not os.access(root, os.W_OK):
+        return Check("home", False, f"{root} cannot be written", "make it writable, or set HEADCOUNT_HOME")
+    return Check("home", True, str(root))
+
+
+def _disk(context: Context) -> Check:
+    free, least = context.placement.free_disk_mb(), context.settings.limits.min_disk_mb
+    return Check("disk", free >= least, f"{free} MB free, {least} needed", "" if free >= least else "see 'headcount gc'")
+
+
+def _memory(context: Context) -> Check:
+    free, least = context.placement.free_memory_mb(), context.settings.limits.min_memory_mb
+    return Check("memory", free >= least, f"{free} MB free, {least} needed")
+
+
+def _views(context: Context) -> Check:
+    why = context.views.available()
+    if why is not None:
+        return Check("tmux", None, why, "agents run without views")
+    if context.views.list() is None:
+        return Check("tmux", False, "the view server does not answer", "agents are not affected; end it by its pid")
+    return Check("tmux", True, shutil.which("tmux") or "tmux")
+
+
+def _daemon(context: Context) -> Check:
+    facts = context.home.daemon_facts
+    if context.daemon_pid() is None:
+        return Check("daemon", None, "not running", "it is started on first need, or by 'headcount up'")
+    return Check("daemon", True, f"pid {context.daemon_pid()}, {facts}")
+
+
+def _halt(context: Context) -> Check:
+    if context.home.halted.exists():
+        return Check("halt", None, "the emergency stop is in force", "lift it with 'headcount halt --release'")
+    return Check("halt", True, "not in force")
+
+
+def _limits(context: Context) -> Check:
+    limits = context.settings.limits
+    return Check(
+        "limits",
+        True,
+        f"{limits.machine_max_live} live on the machine, {limits.task_max_live} a task, "
+        f"{limits.task_max_agents} a task over its life, depth {limits.max_depth}",
+    )
+
+
+def _versions() -> Check:
+    python = ".".join(map(str, sys.version_info[:3]))
+    return Check("versions", True, f"Python {python}, SQLite {sqlite3.sqlite_version}, {sys.platform}")

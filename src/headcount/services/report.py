@@ -1,0 +1,145 @@
+"""What agents say: progress and findings. Nothing that they say moves the state of a run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+from headcount.domain.errors import InvalidInput
+from headcount.domain.model import Report, ReportStatus, Run, Severity
+from headcount.services import rights
+from headcount.services.answers import ReportFacts, Reported, iso
+from headcount.services.context import Context
+from headcount.store.registry import Tx
+
+MESSAGE_MAX: Final = 20_000
+DATA_MAX: Final = 100_000
+Word = TypeVar("Word", ReportStatus, Severity)
+TYPE: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+
+def progress(
+    context: Context, *, status: str, message: str, progress: int | None, agent_id: str | None
+) -> Reported:
+    """Record a progress report of the calling agent.
+
+    Raises:
+        InvalidInput: unknown status, blank or too long message, progress outside 0 to 100.
+        NotAllowed: for another agent, or by a run that a newer one has replaced.
+    """
+    wanted = _one_of(ReportStatus, "status", status)
+    _check_message(message)
+    if progress is not None and not 0 <= progress <= 100:
+        raise InvalidInput(f"progress is {progress}, it must be 0 to 100")
+    with context.registry.write("report") as tx:
+        run = rights.subject(context, tx, agent_id)
+        number = tx.reports.add(
+            run.key.agent_id,
+            run.key.n,
+            run.task_id,
+            status=wanted.value,
+            message=message,
+            progress=progress,
+            late=not run.live,
+            now=context.clock.now(),
+        )
+        _event(context, tx, "reported", run, {"status": wanted.value, "progress": progress, "report": number})
+        return _reported(tx, run, number)
+
+
+def finding(
+    context: Context,
+    *,
+    type: str,
+    severity: str,
+    message: str,
+    data: Mapping[str, object],
+    agent_id: str | None,
+) -> Reported:
+    """Record a finding of the calling agent.
+
+    Raises:
+        InvalidInput: bad type or severity, blank or too long message, data that is not JSON or too large.
+        NotAllowed: for another agent, or by a run that a newer one has replaced.
+    """
+    if not TYPE.fullmatch(type):
+        raise InvalidInput(f"finding type {type[:60]!r} is not valid", hint="use a word such as issue, solution, insight or blocker")
+    wanted = _one_of(Severity, "severity", severity)
+    _check_message(message)
+    _check_data(data)
+    with context.registry.write("finding") as tx:
+        run = rights.subject(context, tx, agent_id)
+        number = tx.findings.add(
+            run.key.agent_id,
+            run.key.n,
+            run.task_id,
+            type=type,
+            severity=wanted.value,
+            message=message,
+            data=data,
+            late=not run.live,
+            now=context.clock.now(),
+        )
+        _event(context, tx, "finding", run, {"type": type, "severity": wanted.value, "finding": number})
+        return _reported(tx, run, number)
+
+
+def _one_of(words: type[Word], name: str, given: str) -> Word:
+    try:
+        return words(given)
+    except ValueError:
+        raise InvalidInput(f"{name} {given[:40]!r} is not one of {', '.join(words)}") from None
+
+
+def _check_message(message: str) -> None:
+    if not message.strip():
+        raise InvalidInput("the message is blank", hint="say in a sentence what is to be known")
+    if len(message) > MESSAGE_MAX:
+        raise InvalidInput(
+            f"the message has {len(message)} characters, the limit is {MESSAGE_MAX}",
+            hint="write the details into a file and name it",
+        )
+
+
+def _check_data(data: Mapping[str, object]) -> None:
+    try:
+        size = len(json.dumps(data))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"data is not a JSON object: {error}") from None
+    if size > DATA_MAX:
+        raise InvalidInput(f"data has {size} bytes, the limit is {DATA_MAX}", hint="write it into a file and name it")
+
+
+def _event(context: Context, tx: Tx, kind: str, run: Run, data: Mapping[str, object]) -> None:
+    late = {"late": True} if not run.live else {}
+    tx.events.add(
+        kind,
+        task_id=run.task_id,
+        agent_id=run.key.agent_id,
+        run=run.key.n,
+        data={**data, **late},
+        now=context.clock.now(),
+    )
+
+
+def _reported(tx: Tx, run: Run, number: int) -> Reported:
+    peers = tuple(each.key.agent_id for each in tx.runs.live_of_task(run.task_id) if each.key != run.key)
+    note = "recorded" if run.live else f"recorded as late: the run is {run.state}"
+    return Reported(number, run.key.agent_id, run.key.n, not run.live, note, peers)
+
+
+def facts(said: Report) -> ReportFacts:
+    """Return a report as doors show it."""
+    return ReportFacts(
+        id=said.id,
+        agent_id=said.agent_id,
+        task_id=said.task_id,
+        run=said.run,
+        at=iso(said.at) or "",
+        status=said.status,
+        message=said.message,
+        progress=said.progress,
+        late=said.late,
+    )

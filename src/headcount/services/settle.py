@@ -1,0 +1,195 @@
+"""Look at what runs and bring the rows up to it: the step that every deploy, tick and repair shares.
+
+The order is the rule: look, then deal with dead runners and dead deployers in their run directories,
+then read rows and record. Nothing here starts an agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from headcount.domain.lifecycle import LIVE, Outcome, State
+from headcount.domain.model import ExitRecord, LiveRun, LockState, Presence, RunKey, Seen, Started
+from headcount.domain.plan import Adopt, Reap, RecordEnd, RecordLost, RecordVoid, RowAction, plan_files, plan_rows
+from headcount.harnesses.base import Verdict
+from headcount.services.context import Context
+from headcount.store.registry import Tx
+
+VERDICT_TAIL = 256 * 1024
+"""Bytes of output that a harness may judge by; a result line of the known CLIs is far shorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen, and which dead runners' trees are gone."""
+
+    seen: Mapping[RunKey, Seen]
+    reaped: Mapping[RunKey, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A change of state that was recorded."""
+
+    row: LiveRun
+    action: RowAction
+
+
+def look(context: Context, *, act: bool) -> Look:
+    """Look at all live runs. With `act`, what dead runners left is killed and what dead deployers left
+    is voided; without, a dead runner's run counts as gone only if its agent is seen to be dead."""
+    seen = {each.key: each for each in context.placement.look()}
+    return refine(context, seen, act=act)
+
+
+def refine(context: Context, seen: Mapping[RunKey, Seen], *, act: bool) -> Look:
+    """Deal with dead runners and deployers among `seen`."""
+    known = dict(seen)
+    reaped: dict[RunKey, tuple[int, ...]] = {}
+    for action in plan_files(seen.values()):
+        key = action.seen.key
+        if isinstance(action, Reap):
+            if act:
+                reaped[key] = tuple(context.placement.reap(action.seen))
+            elif _agent_is_dead(context, action.seen):
+                reaped[key] = ()
+        elif act:
+            known[key] = context.placement.void(
+                key, action.seen.path, reason="the deployer died before the runner started"
+            )
+    return Look(known, reaped)
+
+
+def _agent_is_dead(context: Context, seen: Seen) -> bool:
+    return seen.start is not None and context.placement.presence(seen.start.process) is Presence.DEAD
+
+
+def record(context: Context, tx: Tx, looked: Look, rows: Sequence[LiveRun]) -> list[Settled]:
+    """Record in `tx` what the look says of `rows`, each by compare-and-set with its event."""
+    now = context.clock.now()
+    done = []
+    for action in plan(context, looked, rows):
+        if _apply(context, tx, action, now):
+            done.append(Settled(action.row, action))
+    return done
+
+
+def plan(context: Context, looked: Look, rows: Sequence[LiveRun]) -> list[RowAction]:
+    """Return what `record` would do. Rows without a mark in `live/` are looked at directly."""
+    seen = dict(looked.seen)
+    for row in rows:
+        if row.key not in seen:
+            seen[row.key] = replace(context.placement.look_at(row.key, row.path), marked=False)
+    undecided = [row for row in rows if row.runner is None and row.state in LIVE]
+    deployers = {row.key: context.placement.presence(row.deployer) for row in undecided}
+    boot_id = context.placement.self_process().boot_id
+    return plan_rows(rows, seen, deployers=deployers, reaped=looked.reaped, boot_id=boot_id)
+
+
+def _apply(context: Context, tx: Tx, action: RowAction, now: float) -> bool:
+    match action:
+        case Adopt(row, start):
+            return confirm(tx, row, Started(start.runner, start.process, start.started_at), now=now, adopted=True)
+        case RecordEnd(row, exit_record, start):
+            if row.runner is None and start is not None:
+                confirm(tx, row, Started(start.runner, start.process, start.started_at), now=now, adopted=True)
+            return end(context, tx, row, exit_record, now=now)
+        case RecordVoid(row, reason):
+            return start_failed(tx, row, reason, now=now)
+        case RecordLost(row, reason, survivors):
+            changed = tx.runs.lost(row.key, reason=reason, survivors=survivors, now=now)
+            if changed:
+                _event(tx, "run_lost", row, now, reason=reason, data={"survivors": list(survivors)})
+            return changed
+
+
+def confirm(tx: Tx, row: LiveRun, started: Started, *, now: float, adopted: bool = False) -> bool:
+    """Record that a reserved run is running; False if it is no longer reserved."""
+    changed = tx.runs.confirm(
+        row.key, runner=started.runner, process=started.process, started_at=started.started_at, now=now
+    )
+    if changed:
+        data = {"pid": started.process.pid, "runner_pid": started.runner.pid, "adopted": adopted}
+        _event(tx, "run_started", row, now, data=data)
+    return changed
+
+
+def end(context: Context, tx: Tx, row: LiveRun, record: ExitRecord, *, now: float) -> bool:
+    """Record an exit with the harness's verdict; False if somebody else did."""
+    verdict = judge(context, row, record)
+    changed = tx.runs.end(
+        row.key,
+        outcome=verdict.outcome,
+        exit=record,
+        reason=verdict.reason,
+        result=verdict.result,
+        usage=verdict.usage,
+        survivors=record.survivors,
+        now=now,
+    )
+    if changed:
+        data = {"outcome": verdict.outcome.value, "exit_code": record.code, "signal": record.signal}
+        _event(tx, "run_ended", row, now, reason=verdict.reason, data=data)
+    return changed
+
+
+def start_failed(tx: Tx, row: LiveRun, reason: str, *, now: float) -> bool:
+    """Record that a run never began; False if somebody else settled it."""
+    outcome = Outcome.STOPPED if row.state is State.STOPPING else Outcome.START_FAILED
+    changed = tx.runs.end(
+        row.key, outcome=outcome, exit=None, reason=reason, result=None, usage=None, survivors=(), now=now
+    )
+    if changed:
+        _event(tx, "run_ended", row, now, reason=reason, data={"outcome": outcome.value})
+    return changed
+
+
+def judge(context: Context, row: LiveRun, record: ExitRecord) -> Verdict:
+    """Return the outcome. That we stopped it stands above whatever exit code came of it."""
+    if record.error is not None:
+        return Verdict(Outcome.START_FAILED, record.error)
+    tail = context.placement.read_output(row.path, offset=-VERDICT_TAIL, limit=VERDICT_TAIL).data
+    verdict = context.harness(row.harness).verdict(record, tail)
+    if record.stopped:
+        return replace(verdict, outcome=Outcome.STOPPED, reason=row.stop_reason or "stopped")
+    return verdict
+
+
+def tidy(context: Context, settled: Iterable[Settled], *, close_views: bool) -> None:
+    """After the commit: take what is over out of `live/`, and its view away."""
+    for each in settled:
+        if isinstance(each.action, Adopt):
+            continue
+        context.placement.unmark(each.row.key)
+        if close_views:
+            context.views.close(each.row.key.agent_id)
+
+
+def observe(context: Context) -> list[Settled]:
+    """Record what can be seen, killing and creating nothing: what a status call does first.
+
+    Opens a write transaction only if there is something to record.
+    """
+    looked = look(context, act=False)
+    with context.registry.read() as tx:
+        rows = tx.runs.live()
+    if not plan(context, looked, rows):
+        return []
+    with context.registry.write("observe") as tx:
+        settled = record(context, tx, looked, tx.runs.live())
+    tidy(context, settled, close_views=False)
+    return settled
+
+
+def held(seen: Seen | None) -> bool:
+    """Say whether a runner holds the run's lock, as far as was seen."""
+    return seen is not None and seen.lock is LockState.HELD
+
+
+def _event(
+    tx: Tx, kind: str, row: LiveRun, now: float, *, reason: str | None = None, data: Mapping[str, object]
+) -> None:
+    tx.events.add(
+        kind, task_id=row.task_id, agent_id=row.key.agent_id, run=row.key.n, reason=reason, data=data, now=now
+    )

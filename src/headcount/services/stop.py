@@ -1,0 +1,171 @@
+"""Stop one agent, or all of them. The intent is on record before anything is signalled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from headcount.domain.errors import HeadcountError
+from headcount.domain.lifecycle import State
+from headcount.domain.model import LiveRun, LockState, Run, RunKey, Seen
+from headcount.services import rights, settle
+from headcount.services.answers import Halted, Stopped
+from headcount.services.context import Context
+
+SETTLE_TIME: Final = 5.0
+"""Seconds beyond the grace in which a runner ends what it must kill and writes its exit record."""
+
+POLL: Final = (0.001, 0.05)
+"""Seconds between looks while a run ends: the first, and the longest after doubling."""
+
+
+def stop(context: Context, agent_id: str, *, reason: str, grace: float | None) -> Stopped:
+    """End an agent and its whole tree; return when that is recorded, or what survives.
+
+    Killed after the intent is recorded: the next headcount sends the stop again.
+
+    Raises:
+        NotFound: no such agent.
+        NotAllowed: an agent asks for one that is not below it.
+    """
+    grace = context.settings.grace if grace is None else grace
+    run = _intend(context, agent_id, reason or ("killed" if grace == 0 else "stopped"))
+    if not run.live:
+        return stopped(run, was_live=False, note="it was over already")
+    return _end(context, run, grace)
+
+
+def _intend(context: Context, agent_id: str, reason: str) -> Run:
+    with context.registry.write("stop") as tx:
+        run = rights.existing(tx, agent_id)
+        rights.over(context, tx, run)
+        if run.live and run.state is not State.STOPPING:
+            mark(context, tx, run.key, run.task_id, reason)
+            return rights.existing(tx, agent_id)
+        return run
+
+
+def mark(context: Context, tx: settle.Tx, key: RunKey, task_id: str, reason: str) -> bool:
+    """Record that a run is to stop, and who wants it."""
+    by, now = context.caller.agent_id or "person", context.clock.now()
+    changed = tx.runs.stop_asked(key, reason=reason, by=by, now=now)
+    if changed:
+        tx.events.add(
+            "stop_asked", task_id=task_id, agent_id=key.agent_id, run=key.n, reason=reason, data={"by": by}, now=now
+        )
+    return changed
+
+
+def _end(context: Context, run: Run, grace: float) -> Stopped:
+    """Signal, wait for the runner, settle the row. A deployer that is just starting it voids it itself."""
+    context.placement.signal_stop(run.key, run.path, grace=grace)
+    seen = _until_over(context, run, grace)
+    looked = settle.refine(context, {seen.key: seen}, act=True)
+    with context.registry.write("stop") as tx:
+        rows = [row for row in tx.runs.live() if row.key == run.key]
+        done = settle.record(context, tx, looked, rows)
+        after = rights.existing(tx, run.key.agent_id, run.key.n)
+    settle.tidy(context, done, close_views=True)
+    if not after.live:
+        context.placement.unmark(run.key)
+        context.views.close(run.key.agent_id)
+    return stopped(after, was_live=True, note="" if not after.live else "it has not ended yet; it is killed as soon as it can be")
+
+
+def _until_over(context: Context, run: Run, grace: float) -> Seen:
+    """Wait until the run's lock is free, at most grace + SETTLE_TIME; return the last look."""
+    deadline = context.clock.monotonic() + grace + SETTLE_TIME
+    pause = POLL[0]
+    while True:
+        seen = context.placement.look_at(run.key, run.path)
+        if seen.lock is LockState.FREE or context.clock.monotonic() >= deadline:
+            return seen
+        context.clock.pause(pause)
+        pause = min(pause * 1.5, POLL[1])
+
+
+def stopped(run: Run, *, was_live: bool, note: str = "") -> Stopped:
+    """Return what became of a run that was to stop."""
+    return Stopped(
+        agent_id=run.key.agent_id,
+        run=run.key.n,
+        state=run.state.value,
+        outcome=run.outcome.value if run.outcome else None,
+        exit_code=run.exit_code,
+        signal=run.signal,
+        survivors=run.survivors,
+        was_live=was_live,
+        note=note,
+    )
+
+
+def halt(context: Context, *, reason: str) -> Halted:
+    """End every live agent at once and refuse deploys until `release`.
+
+    The halt file comes first, then the rows, then the kill: a deploy that reserved before is among the
+    rows, a later one sees the file. Works without the daemon, and kills what is marked live even when
+    the registry cannot be written.
+
+    Raises:
+        NotAllowed: an agent asks.
+    """
+    person_only(context)
+    _raise_flag(context, reason)
+    note = ""
+    try:
+        runs = _intend_all(context, reason or "halt")
+    except HeadcountError as error:
+        runs = []
+        note = f"the registry could not be written ({error.message}); runs were killed by their directories"
+    marked = [(each.key, each.path) for each in context.placement.look()]
+    for key, path in marked:
+        context.placement.signal_stop(key, path, grace=0.0)
+    return Halted(True, _end_all(context, runs), note)
+
+
+def person_only(context: Context) -> None:
+    """Raise NotAllowed if an agent asks."""
+    if context.token is not None or context.caller.agent_id is not None:
+        raise rights.NotAllowed("only a person may halt the fleet or lift a halt")
+
+
+def _raise_flag(context: Context, reason: str) -> None:
+    flag = os.open(context.home.halted, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        os.write(flag, (reason[:500] + "\n").encode())
+        os.fsync(flag)
+    finally:
+        os.close(flag)
+
+
+def _intend_all(context: Context, reason: str) -> list[Run]:
+    with context.registry.write("halt") as tx:
+        live = tx.runs.live()
+        for row in live:
+            mark(context, tx, row.key, row.task_id, reason)
+        tx.events.add("halted", reason=reason, data={"live": len(live)}, now=context.clock.now())
+        return [rights.existing(tx, row.key.agent_id, row.key.n) for row in live]
+
+
+def _end_all(context: Context, runs: Sequence[Run]) -> tuple[Stopped, ...]:
+    """End them side by side: each waits for its own runner."""
+    if not runs:
+        return ()
+    with ThreadPoolExecutor(max_workers=min(16, len(runs))) as pool:
+        return tuple(pool.map(lambda run: _end(context, run, 0.0), runs))
+
+
+def release(context: Context) -> Halted:
+    """Lift the emergency stop."""
+    person_only(context)
+    context.home.halted.unlink(missing_ok=True)
+    with context.registry.write("release halt") as tx:
+        tx.events.add("halt_released", data={}, now=context.clock.now())
+    return Halted(False)
+
+
+def resend(context: Context, row: LiveRun) -> None:
+    """Send a recorded stop again: its sender may have died before it was sent."""
+    context.placement.signal_stop(row.key, row.path, grace=context.settings.grace)

@@ -1,0 +1,228 @@
+"""The life of a task: create, list, show, close, archive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from headcount.domain.errors import InvalidInput, Refused
+from headcount.domain.ids import TASK_PREFIX, check_role, new_id
+from headcount.domain.model import Message, Task, TaskContext, TaskState
+from headcount.services import agents, findings, report, rights, settle
+from headcount.services.answers import TaskFacts, TaskList, TaskStatus, iso
+from headcount.services.context import Context
+from headcount.store.registry import Tx
+
+DESCRIPTION_MAX: Final = 10_000
+PRIORITIES: Final = ("P0", "P1", "P2", "P3")
+RECENT: Final = 10
+ENDED_SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """What a caller asks for, not yet checked."""
+
+    description: str
+    project: str | None
+    priority: str
+    background: str
+    deliverables: tuple[str, ...]
+    success_criteria: tuple[str, ...]
+    constraints: tuple[str, ...]
+    relevant_files: tuple[str, ...]
+    conversation: tuple[Mapping[str, str], ...]
+    max_live: int | None
+    max_agents: int | None
+    max_depth: int | None
+    spawn_rules: Mapping[str, Sequence[str]] | None
+
+
+def create(context: Context, new: NewTask) -> TaskFacts:
+    """Create a task.
+
+    Raises:
+        InvalidInput: nothing was created.
+    """
+    limits, now = context.settings.limits, context.clock.now()
+    task = Task(
+        task_id=new_id(TASK_PREFIX, now=now, chance=context.clock.chance()),
+        description=_description(new.description),
+        priority=_priority(new.priority),
+        project=_project(context, new.project),
+        state=TaskState.OPEN,
+        context=_context(new),
+        max_live=_limit("max_live", new.max_live, limits.task_max_live),
+        max_agents=_limit("max_agents", new.max_agents, limits.task_max_agents),
+        max_depth=_limit("max_depth", new.max_depth, limits.max_depth),
+        spawn_rules=_rules(new.spawn_rules),
+        created_at=now,
+    )
+    with context.registry.write("create task") as tx:
+        by = rights.caller_run(context, tx)
+        if by is not None:
+            raise rights.NotAllowed("an agent does not create tasks", hint="spawn a child for the work instead")
+        tx.tasks.add(task)
+        tx.events.add("task_created", task_id=task.task_id, data={"project": task.project}, now=now)
+    return facts(task)
+
+
+def _description(text: str) -> str:
+    if not text.strip():
+        raise InvalidInput("the description is blank", hint="say in a sentence what the task is")
+    if len(text) > DESCRIPTION_MAX:
+        raise InvalidInput(
+            f"the description has {len(text)} characters, the limit is {DESCRIPTION_MAX}",
+            hint="put details into background",
+        )
+    return text
+
+
+def _priority(text: str) -> str:
+    if text not in PRIORITIES:
+        raise InvalidInput(f"priority {text[:20]!r} is not one of {', '.join(PRIORITIES)}")
+    return text
+
+
+def _project(context: Context, given: str | None) -> str:
+    if given is not None and "\0" in given:
+        raise InvalidInput("a project directory cannot hold a NUL character")
+    path = Path(context.caller.cwd, given or ".")
+    if not path.exists():
+        raise InvalidInput(f"project directory {path} does not exist", hint="create it, or name another")
+    if not path.is_dir():
+        raise InvalidInput(f"project {path} is not a directory", hint="name the directory that holds it")
+    return os.path.normpath(path)
+
+
+def _context(new: NewTask) -> TaskContext:
+    return TaskContext(
+        background=new.background,
+        deliverables=new.deliverables,
+        success_criteria=new.success_criteria,
+        constraints=new.constraints,
+        relevant_files=new.relevant_files,
+        conversation=tuple(
+            Message(each.get("role", "user"), each.get("content", ""), each.get("timestamp")) for each in new.conversation
+        ),
+    )
+
+
+def _limit(name: str, given: int | None, default: int) -> int:
+    if given is None:
+        return default
+    if given < 1:
+        raise InvalidInput(f"{name} is {given}, it must be at least 1")
+    return given
+
+
+def _rules(given: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, ...]] | None:
+    if given is None:
+        return None
+    return {check_role(parent): tuple(check_role(child) for child in children) for parent, children in given.items()}
+
+
+def page(context: Context, *, state: str | None, limit: int, cursor: str | None) -> TaskList:
+    """Return tasks, newest first; without a state, all but archived ones."""
+    limit = agents.bounded(limit)
+    try:
+        wanted = None if state is None else TaskState(state)
+    except ValueError:
+        raise InvalidInput(f"task state {state!r} is not one of {', '.join(TaskState)}") from None
+    with context.registry.read() as tx:
+        found = tx.tasks.page(wanted, limit + 1, cursor)
+    return TaskList(tuple(map(facts, found[:limit])), found[limit - 1].task_id if len(found) > limit else None)
+
+
+def status(context: Context, task_id: str) -> TaskStatus:
+    """Say where a task stands, after recording what can be seen."""
+    settle.observe(context)
+    with context.registry.read() as tx:
+        task = rights.existing_task(tx, task_id)
+        live = tx.runs.live_of_task(task_id)
+        ended = tx.runs.ended_of_task(task_id, limit=ENDED_SHOWN)
+        return TaskStatus(
+            task=facts(task),
+            agents=tuple(agents.of(context, tx, run) for run in (*live, *ended)),
+            counts=tx.runs.counts(task_id),
+            refusals=tx.events.refusals(task_id),
+            findings_by_severity=tx.findings.summary(task_id)["by_severity"],
+            recent_reports=tuple(map(report.facts, tx.reports.recent(task_id, limit=RECENT))),
+            recent_findings=tuple(map(findings.facts, tx.findings.recent(task_id, limit=RECENT))),
+            halted=context.home.halted.exists(),
+        )
+
+
+def close(context: Context, task_id: str) -> TaskFacts:
+    """Close a task; it takes no new agents.
+
+    Raises:
+        Refused: an agent of it is live.
+    """
+    settle.observe(context)
+    with context.registry.write("close task") as tx:
+        rights.existing_task(tx, task_id)
+        _person_only(context, tx)
+        live = tx.runs.live_of_task(task_id)
+        if live:
+            raise Refused(
+                f"{len(live)} agents of the task are live",
+                code="task_has_live_agents",
+                limit="task_state",
+                value=len(live),
+                holders=[run.key.agent_id for run in live],
+                hint="wait for them or stop them first",
+            )
+        return _move(context, tx, task_id, (TaskState.OPEN, TaskState.PAUSED), TaskState.CLOSED)
+
+
+def archive(context: Context, task_id: str) -> TaskFacts:
+    """Archive a closed task.
+
+    Raises:
+        Refused: it is not closed.
+    """
+    with context.registry.write("archive task") as tx:
+        task = rights.existing_task(tx, task_id)
+        _person_only(context, tx)
+        if task.state not in (TaskState.CLOSED, TaskState.ARCHIVED):
+            raise Refused(
+                f"task {task_id} is {task.state}",
+                code="task_not_closed",
+                limit="task_state",
+                value=task.state.value,
+                hint=f"close it first: headcount task close {task_id}",
+            )
+        return _move(context, tx, task_id, (TaskState.CLOSED,), TaskState.ARCHIVED)
+
+
+def _person_only(context: Context, tx: Tx) -> None:
+    if rights.caller_run(context, tx) is not None:
+        raise rights.NotAllowed("only a person closes or archives tasks")
+
+
+def _move(context: Context, tx: Tx, task_id: str, from_: tuple[TaskState, ...], to: TaskState) -> TaskFacts:
+    now = context.clock.now()
+    if tx.tasks.move(task_id, from_=from_, to=to, now=now):
+        tx.events.add(f"task_{to}", task_id=task_id, data={}, now=now)
+    return facts(rights.existing_task(tx, task_id))
+
+
+def facts(task: Task) -> TaskFacts:
+    """Return a task as doors show it."""
+    return TaskFacts(
+        task_id=task.task_id,
+        description=task.description,
+        priority=task.priority,
+        project=task.project,
+        state=task.state.value,
+        max_live=task.max_live,
+        max_agents=task.max_agents,
+        max_depth=task.max_depth,
+        spawn_rules=task.spawn_rules,
+        created_at=iso(task.created_at) or "",
+        closed_at=iso(task.closed_at),
+    )
