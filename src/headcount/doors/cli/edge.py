@@ -12,9 +12,9 @@ import click
 
 from headcount.domain.errors import EXIT_DONE, EXIT_INFRASTRUCTURE, EXIT_USAGE, HeadcountError
 from headcount.doors.cli import terminal
+from headcount.doors.cli.edge_names import COMPLETE_VARIABLE
 from headcount.doors.cli.root import root
 
-COMPLETE_VARIABLE: Final = "_HEADCOUNT_COMPLETE"
 EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
 """As a program that SIGINT or SIGPIPE killed is seen by a shell."""

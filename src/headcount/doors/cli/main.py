@@ -17,8 +17,20 @@ def main() -> int:
     if argv in (["--help"], ["-h"]):
         from headcount.doors.cli.commands import overview
 
-        sys.stdout.write(overview())
-        return 0
+        return _say(overview())
     from headcount.doors.cli import edge
 
     return edge.run(argv)
+
+
+def _say(text: str) -> int:
+    """Write `text`; a reader that has gone is no error worth a traceback."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as if SIGPIPE had ended us
+    return 0

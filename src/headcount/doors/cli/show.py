@@ -26,6 +26,11 @@ def show(answer: Any, *, as_json: bool, text: Callable[[], str]) -> None:
 
 
 def to_json(answer: Any) -> str:
-    """Return the answer on one line; everything in it that JSON lacks is a string."""
-    facts = dataclasses.asdict(answer) if dataclasses.is_dataclass(answer) and not isinstance(answer, type) else answer
-    return json.dumps(facts, default=str)
+    """Return the answer on one line, answers within it too; what JSON lacks is a string."""
+    return json.dumps(answer, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value)

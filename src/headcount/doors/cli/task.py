@@ -1,0 +1,151 @@
+"""`headcount task`: the pieces of work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from headcount.doors.cli import fleet as fleets
+from headcount.doors.cli.complete import complete_task
+from headcount.doors.cli.show import json_option, show
+from headcount.doors.cli.text import harmless, paint, table
+
+if TYPE_CHECKING:
+    from headcount.services.answers import TaskFacts, TaskList
+
+_LIMIT = click.IntRange(min=1)
+
+
+@click.group(short_help="Create, list, show, close or archive tasks.")
+def task() -> None:
+    """Create, list, show, close or archive tasks.
+
+    A task is a piece of work for one or more agents, over one project directory.
+    """
+
+
+@task.command(short_help="Create a task.")
+@click.argument("description")
+@click.option("--project", metavar="DIR", help="The directory that agents work in [default: this one].")
+@click.option("--priority", type=click.Choice(["P0", "P1", "P2", "P3"]), default="P2", show_default=True, help="How urgent.")
+@click.option("--background", metavar="TEXT", default="", help="What an agent should know before it begins.")
+@click.option("--deliverable", "deliverables", multiple=True, metavar="TEXT", help="What is to be there at the end; repeatable.")
+@click.option("--criterion", "criteria", multiple=True, metavar="TEXT", help="When it is a success; repeatable.")
+@click.option("--constraint", "constraints", multiple=True, metavar="TEXT", help="What must not happen; repeatable.")
+@click.option("--file", "files", multiple=True, metavar="PATH", help="A file that matters; repeatable.")
+@click.option("--max-live", type=_LIMIT, help="Most agents live at once.")
+@click.option("--max-agents", type=_LIMIT, help="Most agents over the task's whole life.")
+@click.option("--max-depth", type=_LIMIT, help="Deepest child; roots are at depth 1.")
+@click.option("--spawn-rule", "rules", multiple=True, metavar="ROLE=ROLE,...", help="Which roles a role may deploy; repeatable.")
+@json_option
+def create(
+    *,
+    description: str,
+    project: str | None,
+    priority: str,
+    background: str,
+    deliverables: tuple[str, ...],
+    criteria: tuple[str, ...],
+    constraints: tuple[str, ...],
+    files: tuple[str, ...],
+    max_live: int | None,
+    max_agents: int | None,
+    max_depth: int | None,
+    rules: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Create a task and print its id."""
+    with fleets.opened() as fleet:
+        made = fleet.create_task(
+            description,
+            project=project,
+            priority=priority,
+            background=background,
+            deliverables=deliverables,
+            success_criteria=criteria,
+            constraints=constraints,
+            relevant_files=files,
+            max_live=max_live,
+            max_agents=max_agents,
+            max_depth=max_depth,
+            spawn_rules=_rules(rules),
+        )
+    show(made, as_json=as_json, text=lambda: made.task_id)
+
+
+def _rules(given: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
+    """Return `lead=builder,tester` as a mapping; `builder=` lets builders deploy nobody."""
+    rules = {}
+    for each in given:
+        role, sign, allowed = each.partition("=")
+        if not sign or not role:
+            raise click.BadParameter(f"{each!r} is not ROLE=ROLE,...", param_hint="--spawn-rule")
+        rules[role] = tuple(filter(None, (one.strip() for one in allowed.split(","))))
+    return rules or None
+
+
+@task.command(name="list", short_help="List tasks, newest first.")
+@click.option("--state", type=click.Choice(["open", "paused", "closed", "archived"]), help="Only these.")
+@click.option("--limit", type=_LIMIT, default=50, show_default=True, help="At most so many.")
+@click.option("--cursor", metavar="CURSOR", help="Go on behind an earlier answer.")
+@json_option
+def list_(*, state: str | None, limit: int, cursor: str | None, as_json: bool) -> None:
+    """List tasks, newest first."""
+    with fleets.opened() as fleet:
+        page = fleet.list_tasks(state=state, limit=limit, cursor=cursor)
+    show(page, as_json=as_json, text=lambda: _listing(page))
+
+
+def _listing(page: TaskList) -> str:
+    if not page.tasks:
+        return "no tasks"
+    rows = [(each.task_id, each.state, each.priority, harmless(each.description)) for each in page.tasks]
+    more = [f"more: --cursor {page.next_cursor}"] if page.next_cursor else []
+    return "\n".join([table(rows, head=("TASK", "STATE", "PRIO", "DESCRIPTION")), *more])
+
+
+@task.command(name="show", short_help="Show a task.")
+@click.argument("task_id", metavar="TASK", shell_complete=complete_task)
+@json_option
+def show_(*, task_id: str, as_json: bool) -> None:
+    """Show a task as it was created; 'headcount status' shows where it stands."""
+    with fleets.opened() as fleet:
+        facts = fleet.get_task_status(fleets.task_id(fleet, task_id)).task
+    show(facts, as_json=as_json, text=lambda: _facts(facts))
+
+
+def _facts(facts: TaskFacts) -> str:
+    rows = [
+        ("task", facts.task_id),
+        ("state", facts.state),
+        ("priority", facts.priority),
+        ("project", harmless(facts.project)),
+        ("limits", f"{facts.max_live} live, {facts.max_agents} over its life, depth {facts.max_depth}"),
+        ("created", facts.created_at),
+    ]
+    if facts.closed_at:
+        rows.append(("closed", facts.closed_at))
+    rows.extend(("spawn rule", f"{role} -> {', '.join(may) or 'nobody'}") for role, may in (facts.spawn_rules or {}).items())
+    return "\n".join([paint(harmless(facts.description), "bold"), *(f"{name:<11}{value}" for name, value in rows)])
+
+
+@task.command(short_help="Close a task.")
+@click.argument("task_id", metavar="TASK", shell_complete=complete_task)
+@json_option
+def close(*, task_id: str, as_json: bool) -> None:
+    """Close a task: it takes no new agents. Refused while one is live."""
+    with fleets.opened() as fleet:
+        facts = fleet.close_task(fleets.task_id(fleet, task_id))
+    show(facts, as_json=as_json, text=lambda: f"{facts.task_id} is {facts.state}")
+
+
+@task.command(short_help="Archive a closed task.")
+@click.argument("task_id", metavar="TASK", shell_complete=complete_task)
+@json_option
+def archive(*, task_id: str, as_json: bool) -> None:
+    """Archive a closed task: it leaves the lists, and 'headcount gc' may take its runs."""
+    with fleets.opened() as fleet:
+        facts = fleet.archive_task(fleets.task_id(fleet, task_id))
+    show(facts, as_json=as_json, text=lambda: f"{facts.task_id} is {facts.state}")
