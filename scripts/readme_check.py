@@ -70,7 +70,7 @@ def await_count(block: str, count: int) -> None:
 
 
 def number(name: str, text: str) -> int | None:
-    found = re.search(rf"^{name}: *(-?\d+)", text, re.MULTILINE)
+    found = re.search(rf"\b{name}: *(-?\d+)", text)
     return int(found[1]) if found else None
 
 
