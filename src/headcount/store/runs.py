@@ -1,0 +1,343 @@
+"""Agents and their runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from headcount.domain.admission import AdmissionFacts
+from headcount.domain.errors import Refused
+from headcount.domain.lifecycle import Change, Outcome, State, advance, sources
+from headcount.domain.model import ExitRecord, LiveRun, Process, Run, RunKey
+from headcount.store.codec import dump, load, load_object
+from headcount.store.session import Session, Value
+from headcount.store.tasks import Tasks
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run that is to be reserved; with `first` its agent is new too.
+
+    A slot that is not taken is the caller's wish for a double. `token_hash` None: nobody can act for it.
+    """
+
+    key: RunKey
+    task_id: str
+    role: str
+    parent: str | None
+    depth: int
+    harness: str
+    model: str | None
+    effort: str | None
+    prompt: str | None
+    work_hash: str | None
+    takes_role: bool
+    takes_work: bool
+    command: tuple[str, ...]
+    cwd: str
+    path: str
+    deployer: Process
+    pidns: str
+    reserved_at: float
+    reserved_boottime: float  # seconds of CLOCK_BOOTTIME, comparable within the deployer's boot
+    token_hash: bytes | str | None
+    first: bool
+
+
+_FROM_MAX: Final = 3
+"""How many source states the statements have room for; lifecycle has no change with more."""
+
+_REFUSALS: Final = {
+    "duplicate_role:": ("duplicate_role", "one live agent per (task, role)"),
+    "run.role_slot": ("duplicate_role", "one live agent per (task, role)"),
+    "same_work:": ("same_work", "one live agent per (task, prompt)"),
+    "run.work_slot": ("same_work", "one live agent per (task, prompt)"),
+    "run.agent_id": ("agent_live", "one live run per agent"),
+    "run_number:": ("agent_live", "one live run per agent"),
+}
+
+
+class Runs:
+    """The agent and run tables inside one transaction. Each change says whether it happened."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, new: NewRun) -> None:
+        """Reserve a run.
+
+        Raises:
+            Refused: a live run holds the agent, the role or the work; the transaction must be given up.
+        """
+        row = _new_row(new)
+        try:
+            if new.first:
+                self._session.change("runs.add_agent", **row)
+            self._session.change("runs.add", **row)
+        except sqlite3.IntegrityError as error:
+            raise _refusal(error, new) from error
+
+    def live(self) -> list[LiveRun]:
+        """Return all live rows of the machine, oldest agent first."""
+        return [_live_run(row) for row in self._session.all("runs.live")]
+
+    def live_of_task(self, task_id: str) -> list[Run]:
+        return _runs(self._session.all("runs.live_of_task", task_id=task_id))
+
+    def get(self, agent_id: str, n: int | None = None) -> Run | None:
+        """Return one run of an agent; the latest if `n` is None."""
+        if n is None:
+            row = self._session.one("runs.latest", agent_id=agent_id)
+        else:
+            row = self._session.one("runs.get", agent_id=agent_id, n=n)
+        return None if row is None else _run(row)
+
+    def by_token(self, token_hash: bytes | str) -> Run | None:
+        row = self._session.one("runs.by_token", token_hash=_hex(token_hash))
+        return None if row is None else _run(row)
+
+    def children(self, agent_id: str) -> list[Run]:
+        """Return the latest run of each agent that this one deployed, oldest first."""
+        return _runs(self._session.all("runs.children", agent_id=agent_id))
+
+    def page(
+        self,
+        task_id: str | None = None,
+        *,
+        all: bool = False,  # noqa: A002  # the name of the option at every door
+        limit: int,
+        after: str | None = None,
+    ) -> list[Run]:
+        """Return the latest run of each agent, newest agent first: of one task or of the machine.
+
+        Without `all` only live ones. `after` is the agent id of the last run of the page before.
+        """
+        name = f"runs.page_{'all' if all else 'live'}"
+        if task_id is None:
+            return _runs(self._session.all(name, limit=limit, after=after))
+        return _runs(self._session.all(f"{name}_of_task", task_id=task_id, limit=limit, after=after))
+
+    def admission(
+        self,
+        task_id: str,
+        *,
+        parent: str | None,
+        role: str,
+        work_hash: str | None,
+        boot_id: str,
+        since_boottime: float,
+    ) -> AdmissionFacts:
+        """Return what bears on a deploy. Inside a write transaction it stays true until the commit."""
+        rows = self._session.all("runs.holders")
+        here = [row for row in rows if row["task_id"] == task_id]
+        recent = {"parent": parent, "boot_id": boot_id, "since": since_boottime}
+        return AdmissionFacts(
+            task=Tasks(self._session).get(task_id),
+            live_machine=tuple(row["agent_id"] for row in rows),
+            live_task=tuple(row["agent_id"] for row in here),
+            agents_of_task=self._session.number("runs.agents_of_task", task_id=task_id),
+            parent=None if parent is None else self.get(parent),
+            role_holders=tuple(row["agent_id"] for row in here if row["role"] == role),
+            work_holders=tuple(
+                row["agent_id"] for row in here if work_hash and row["work_hash"] == work_hash
+            ),
+            recent_children=0 if parent is None else self._session.number("runs.recent_children", **recent),
+        )
+
+    def confirm(
+        self, key: RunKey, *, runner: Process, process: Process, started_at: float, now: float
+    ) -> bool:
+        """Record that the harness runs. False: it was stopped or settled meanwhile, and nothing changed."""
+        del now  # the start record says when it started; the event has the time of this
+        return self._change(
+            Change.CONFIRMED,
+            key,
+            "runs.confirm",
+            started_at=started_at,
+            **_identity("runner", runner),
+            **_identity("process", process),
+        )
+
+    def stop_asked(self, key: RunKey, *, reason: str, by: str | None, now: float) -> bool:
+        """Record the wish. False: somebody asked before, or it is over."""
+        return self._change(Change.STOP_ASKED, key, "runs.stop_asked", reason=reason, by=by, now=now)
+
+    def end(
+        self,
+        key: RunKey,
+        *,
+        outcome: Outcome,
+        exit: ExitRecord | None,  # noqa: A002  # the record's name
+        reason: str | None,
+        result: Mapping[str, object] | None,
+        usage: Mapping[str, object] | None,
+        survivors: Iterable[int],
+        now: float,
+    ) -> bool:
+        """Record how it ended, at the exit record's time if there is one. False: it was over already."""
+        return self._change(
+            Change.END_SEEN,
+            key,
+            "runs.end",
+            outcome=outcome.value,
+            ended_at=exit.ended_at if exit else now,
+            started_at=exit.started_at if exit else None,
+            exit_code=exit.code if exit else None,
+            signal=exit.signal if exit else None,
+            exit=dump(asdict(exit)) if exit else None,
+            reason=reason,
+            survivors=dump(list(survivors)),
+            result=None if result is None else dump(result),
+            usage=None if usage is None else dump(usage),
+        )
+
+    def lost(self, key: RunKey, *, reason: str, survivors: Iterable[int], now: float) -> bool:
+        """Record that nobody knows how it ended. False: it was over already."""
+        pids = dump(list(survivors))
+        return self._change(Change.FOUND_LOST, key, "runs.lost", reason=reason, survivors=pids, now=now)
+
+    def view_failed(self, key: RunKey) -> int:
+        """Count one more death of the run's view; return how many there were (0: no such run)."""
+        row = self._session.one("runs.view_failed", agent_id=key.agent_id, n=key.n)
+        return 0 if row is None else int(row[0])
+
+    def counts(self, task_id: str) -> dict[str, int]:
+        """Count a task's agents by the state, and the ended ones also by the outcome, of their latest run."""
+        found = {name.value: 0 for name in (*State, *Outcome)}
+        for row in self._session.all("runs.counts", task_id=task_id):
+            for name in (row["state"], row["outcome"]):
+                if name is not None:
+                    found[name] += row["number"]
+        return found
+
+    def ended_before(self, moment: float, limit: int) -> list[Run]:
+        """Return runs that were over before `moment`, longest over first."""
+        return _runs(self._session.all("runs.ended_before", before=moment, limit=limit))
+
+    def forget(self, keys: Iterable[RunKey]) -> int:
+        """Delete runs that are over, and agents that nothing refers to any more; return how many runs.
+
+        An agent of a task that may still take agents stays as a name, for the task's lifetime limit.
+        """
+        gone = 0
+        for key in sorted(keys):  # an agent's earlier runs first: its latest goes only as the last
+            gone += self._session.change("runs.forget", agent_id=key.agent_id, n=key.n)
+            self._session.change("runs.empty_agent", agent_id=key.agent_id)
+            self._forget_agents_from(key.agent_id)
+        return gone
+
+    def _forget_agents_from(self, agent_id: str | None) -> None:
+        """Delete an agent, then its parent if that was kept for this child only, and so on up."""
+        while agent_id is not None:
+            row = self._session.one("runs.forget_agent", agent_id=agent_id)
+            agent_id = None if row is None else row["parent_id"]
+
+    def _change(self, change: Change, key: RunKey, statement: str, **values: Value) -> bool:
+        """Compare-and-set, on the states that the lifecycle table names and to the one it names."""
+        from_ = sources(change)
+        padded = [*(state.value for state in from_), *[None] * _FROM_MAX][:_FROM_MAX]
+        states = {f"from_{number}": state for number, state in enumerate(padded, start=1)}
+        to = advance(from_[0], change).value
+        return self._session.change(statement, agent_id=key.agent_id, n=key.n, to=to, **states, **values) == 1
+
+
+def _new_row(new: NewRun) -> dict[str, Value]:
+    deployer = _identity("deployer", new.deployer)
+    return {
+        **deployer,
+        "agent_id": new.key.agent_id,
+        "n": new.key.n,
+        "task_id": new.task_id,
+        "state": State.RESERVED.value,
+        "role": new.role,
+        "parent": new.parent,
+        "depth": new.depth,
+        "harness": new.harness,
+        "model": new.model,
+        "effort": new.effort,
+        "prompt": new.prompt,
+        "work_hash": new.work_hash,
+        "role_slot": new.role if new.takes_role else None,
+        "work_slot": new.work_hash if new.takes_work else None,
+        "command": dump(new.command),
+        "cwd": new.cwd,
+        "path": new.path,
+        "pidns": new.pidns,
+        "reserved_at": new.reserved_at,
+        "reserved_boottime": new.reserved_boottime,
+        "token_hash": None if new.token_hash is None else _hex(new.token_hash),
+    }
+
+
+def _identity(who: str, process: Process) -> dict[str, Value]:
+    return {f"{who}_pid": process.pid, f"{who}_ticks": process.ticks, f"{who}_boot": process.boot_id}
+
+
+def _hex(token_hash: bytes | str) -> str:
+    return token_hash.hex() if isinstance(token_hash, bytes) else token_hash
+
+
+def _refusal(error: sqlite3.IntegrityError, new: NewRun) -> Exception:
+    """Return what a violated constraint means, or the error itself where that would be a fault of ours."""
+    for sign, (code, limit) in _REFUSALS.items():
+        if sign in str(error):
+            message = f"{new.key.agent_id} cannot be reserved: {limit}"
+            return Refused(message, code=code, limit=limit, value=1, hint="wait for the holder, or stop it")
+    return error
+
+
+def _runs(rows: Iterable[sqlite3.Row]) -> list[Run]:
+    return [_run(row) for row in rows]
+
+
+def _run(row: sqlite3.Row) -> Run:
+    outcome = row["outcome"]
+    return Run(
+        key=RunKey(row["agent_id"], row["n"]),
+        task_id=row["task_id"],
+        role=row["role"],
+        parent=row["parent_id"],
+        depth=row["depth"],
+        harness=row["harness"],
+        state=State(row["state"]),
+        outcome=None if outcome is None else Outcome(outcome),
+        path=row["path"],
+        deployer=Process(row["deployer_pid"], row["deployer_ticks"], row["deployer_boot"]),
+        runner=_process(row, "runner"),
+        process=_process(row, "process"),
+        reserved_at=row["reserved_at"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        exit_code=row["exit_code"],
+        signal=row["signal"],
+        reason=row["reason"],
+        stop_reason=row["stop_reason"],
+        survivors=tuple(load(row["survivors"])),
+        view_failures=row["view_failures"],
+        result=load_object(row["result"]),
+        usage=load_object(row["usage"]),
+    )
+
+
+def _live_run(row: sqlite3.Row) -> LiveRun:
+    return LiveRun(
+        key=RunKey(row["agent_id"], row["n"]),
+        task_id=row["task_id"],
+        role=row["role"],
+        state=State(row["state"]),
+        harness=row["harness"],
+        path=row["path"],
+        deployer=Process(row["deployer_pid"], row["deployer_ticks"], row["deployer_boot"]),
+        runner=_process(row, "runner"),
+        process=_process(row, "process"),
+        stop_reason=row["stop_reason"],
+    )
+
+
+def _process(row: sqlite3.Row, who: str) -> Process | None:
+    pid = row[f"{who}_pid"]
+    return None if pid is None else Process(pid, row[f"{who}_ticks"], row[f"{who}_boot"])
