@@ -324,7 +324,7 @@ class FindingCounts:
     """How many findings a task has; names that count 0 are left out, the most severe stands first."""
 
     total: int
-    by_severity: Mapping[Severity, int]
+    by_severity: Mapping[str, int]
     by_type: Mapping[str, int]
 
 

@@ -50,7 +50,7 @@ class Findings:
         self,
         task_id: str,
         *,
-        severity: Severity | None = None,
+        severity: str | None = None,
         type: str | None = None,  # noqa: A002
         agent_id: str | None = None,
         since: float | None = None,
@@ -61,7 +61,7 @@ class Findings:
         rows = self._session.all(
             "findings.page",
             task_id=task_id,
-            severity=None if severity is None else severity.value,
+            severity=severity,
             type=type,
             agent_id=agent_id,
             since=since,
@@ -69,6 +69,10 @@ class Findings:
             limit=limit,
         )
         return [_finding(row) for row in rows]
+
+    def recent(self, task_id: str, *, limit: int) -> list[Finding]:
+        """Return the last findings of a task, newest first."""
+        return [_finding(row) for row in self._session.all("findings.recent", task_id=task_id, limit=limit)]
 
     def summary(self, task_id: str) -> FindingCounts:
         by_severity: Counter[str] = Counter()
@@ -78,7 +82,7 @@ class Findings:
             by_type[row["type"]] += row["number"]
         return FindingCounts(
             total=by_severity.total(),
-            by_severity={each: by_severity[each] for each in Severity if by_severity[each]},
+            by_severity={each.value: by_severity[each] for each in Severity if by_severity[each]},
             by_type=dict(sorted(by_type.items())),
         )
 

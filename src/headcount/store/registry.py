@@ -156,6 +156,12 @@ class Registry:
                 hint="run 'headcount doctor', then 'headcount repair --rebuild'",
             )
 
+    def checkpoint(self) -> None:
+        """Fold the log into the database file and shrink it to nothing, as far as readers allow."""
+        self._refuse_nesting()
+        with self._explained(), self._lock.hold("checkpoint"):
+            self._handle(locked=True).connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def quarantined(self) -> Quarantine | None:
         """Return the quarantine in force, if any."""
         return self._cell.standing()

@@ -55,6 +55,10 @@ class Reports:
                 found[key] = _report(row)
         return found
 
+    def recent(self, task_id: str, *, limit: int) -> list[Report]:
+        """Return the last reports of a task, newest first."""
+        return [_report(row) for row in self._session.all("reports.recent", task_id=task_id, limit=limit)]
+
     def page(
         self, task_id: str | None = None, agent_id: str | None = None, *, after: int = 0, limit: int
     ) -> list[Report]:

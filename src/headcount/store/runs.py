@@ -9,7 +9,7 @@ from typing import Final
 
 from headcount.domain.admission import AdmissionFacts
 from headcount.domain.errors import Refused
-from headcount.domain.lifecycle import Change, Outcome, State, advance, sources
+from headcount.domain.lifecycle import LIVE, Change, Outcome, State, advance, sources
 from headcount.domain.model import ExitRecord, LiveRun, Process, Run, RunKey
 from headcount.store.codec import dump, load, load_object
 from headcount.store.session import Session, Value
@@ -206,12 +206,15 @@ class Runs:
         return 0 if row is None else int(row[0])
 
     def counts(self, task_id: str) -> dict[str, int]:
-        """Count a task's agents by the state, and the ended ones also by the outcome, of their latest run."""
-        found = {name.value: 0 for name in (*State, *Outcome)}
+        """Count a task's agents, all and the live ones, and by the state, and for ended ones also by the
+        outcome, of their latest run."""
+        found = {"total": 0, "live": 0, **{name.value: 0 for name in (*State, *Outcome)}}
         for row in self._session.all("runs.counts", task_id=task_id):
-            for name in (row["state"], row["outcome"]):
-                if name is not None:
-                    found[name] += row["number"]
+            found["total"] += row["number"]
+            found["live"] += row["number"] if row["state"] in LIVE else 0
+            found[row["state"]] += row["number"]
+            if row["outcome"] is not None:
+                found[row["outcome"]] += row["number"]
         return found
 
     def ended_before(self, moment: float, limit: int) -> list[Run]:

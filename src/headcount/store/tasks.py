@@ -42,7 +42,10 @@ class Tasks:
         return None if row is None else _task(row)
 
     def page(self, state: TaskState | None = None, *, limit: int, before: str | None = None) -> list[Task]:
-        """Return tasks, newest first; `before` is the id of the last one of the page before."""
+        """Return tasks, newest first; without a state, all but archived ones.
+
+        `before` is the id of the last one of the page before.
+        """
         if state is None:
             rows = self._session.all("tasks.page", before=before, limit=limit)
         else:

@@ -14,6 +14,10 @@ SELECT * FROM finding
    AND (:since IS NULL OR at >= :since)
  ORDER BY id LIMIT :limit;
 
+-- name: recent
+-- The last findings of a task, newest first; reads no more than it returns.
+SELECT * FROM finding WHERE task_id = :task_id ORDER BY id DESC LIMIT :limit;
+
 -- name: summary
 -- How many findings of each severity and type a task has.
 SELECT severity, type, count(*) AS number FROM finding WHERE task_id = :task_id GROUP BY severity, type;

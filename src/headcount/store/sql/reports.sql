@@ -12,6 +12,10 @@ SELECT * FROM report WHERE agent_id = :agent_id ORDER BY run DESC, id DESC LIMIT
 -- The last report of one run, or no row; one step in an index.
 SELECT * FROM report WHERE agent_id = :agent_id AND run = :run ORDER BY id DESC LIMIT 1;
 
+-- name: recent
+-- The last reports of a task, newest first; reads no more than it returns.
+SELECT * FROM report WHERE task_id = :task_id ORDER BY id DESC LIMIT :limit;
+
 -- name: page
 -- All reports behind a cursor, oldest first.
 SELECT * FROM report WHERE id > :after ORDER BY id LIMIT :limit;

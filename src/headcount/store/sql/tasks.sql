@@ -10,13 +10,13 @@ VALUES (:task_id, :description, :priority, :project, :state, :context,
 SELECT * FROM task WHERE task_id = :task_id;
 
 -- name: page
--- Newest first; reads no more than it returns ('~' sorts behind every id).
+-- Newest first, archived ones left out ('~' sorts behind every id).
 SELECT * FROM task
- WHERE task_id < coalesce(:before, '~')
+ WHERE state <> 'archived' AND task_id < coalesce(:before, '~')
  ORDER BY task_id DESC LIMIT :limit;
 
 -- name: page_of_state
--- As `page`, through the index by state.
+-- Those of one state, newest first; reads no more than it returns.
 SELECT * FROM task
  WHERE state = :state AND task_id < coalesce(:before, '~')
  ORDER BY task_id DESC LIMIT :limit;
