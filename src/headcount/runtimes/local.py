@@ -1,0 +1,481 @@
+"""Local placement: runs live on this machine, each under a runner of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
+
+from headcount.config import Home
+from headcount.domain.errors import PlacementFailed
+from headcount.domain.model import (
+    ExitRecord,
+    LockState,
+    Order,
+    Presence,
+    Process,
+    RunKey,
+    Seen,
+    Started,
+    StartRecord,
+    VoidRecord,
+)
+from headcount.runtimes import cgroup, output, program, records, runner
+from headcount.runtimes.base import OutputSlice
+from headcount.runtimes.gate import gate
+from headcount.runtimes.process import ProcessTable
+from headcount.runtimes.reaper import Reaper
+
+_MARK: Final = re.compile(r"(?P<agent>[A-Za-z][A-Za-z0-9_-]*)\.(?P<n>[0-9]+)", re.ASCII)
+_KEEP_STARTS: Final = 4096
+
+
+class LocalPlacement:
+    """Starts runners on this machine and says what became of them.
+
+    `without` turns capabilities of the system off, as on a system that lacks them: proc, prctl, cgroup,
+    fallocate. `runner_env` is what the runner's own Python needs to start, usually nothing.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        without: frozenset[str] = frozenset(),
+        runner_env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._root = str(home.root)
+        self._live = str(home.live)
+        self._runs = str(home.runs)
+        self._cache = str(home.cache)
+        self._gates = str(home.gates)
+        self._without = without
+        self._runner_env = dict(runner_env or {})
+        self._table = ProcessTable(without)
+        self._reaper = Reaper(self._root, self._table)
+        self._tag = hashlib.sha256(os.fsencode(os.path.realpath(self._root))).hexdigest()[:12]
+        self._guard = threading.Lock()
+        self._children: set[int] = set()
+        self._starts: dict[str, StartRecord] = {}
+        self._width = max(2, os.cpu_count() or 1)
+        self._cgroups = () if "cgroup" in without else cgroup.places()
+        # without open file description locks, looking at a file drops a lock that this process has on it
+        self._own_locks: contextlib.AbstractContextManager[object] = (
+            contextlib.nullcontext() if _OFD else threading.Lock()
+        )
+
+    # processes
+
+    def self_process(self) -> Process:
+        found = self._table.identify(os.getpid())
+        if found is None:
+            raise PlacementFailed("this process cannot be found in the process table")
+        return found
+
+    def presence(self, process: Process) -> Presence:
+        return self._table.presence(process)
+
+    def marked(self) -> Mapping[int, RunKey]:
+        """Return the processes that carry the mark of a run of this home in their environment."""
+        return self._reaper.marked()
+
+    # deploying
+
+    def run_path(self, key: RunKey, *, reserved_at: float) -> str:
+        month = datetime.fromtimestamp(reserved_at, UTC).strftime("%Y-%m")
+        return f"{self._runs}/{month}/{key.agent_id}/{key.n}"
+
+    def prepare(self, order: Order) -> str:
+        path = self.run_path(order.key, reserved_at=order.reserved_at)
+        made = False
+        try:
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            os.mkdir(path, 0o700)
+            made = True
+            self._fill(path, order)
+            self._mark(order.key, path)
+        except (OSError, ValueError) as error:
+            if made:
+                self._undo(order.key, path)
+            raise PlacementFailed(
+                f"the run directory {path} cannot be made: {error}", hint="see `headcount doctor`"
+            ) from error
+        return path
+
+    def _fill(self, path: str, order: Order) -> None:
+        if order.stdin is not None:
+            _write(f"{path}/prompt", order.stdin)
+        for name, content in order.files.items():
+            if os.path.basename(name) != name or name in ("", ".", ".."):
+                raise ValueError(f"{name!r} is not a plain file name")
+            _write(f"{path}/{name}", content)
+        os.mkfifo(f"{path}/control", 0o600)
+        text = json.dumps(records.order_object(order), ensure_ascii=False)
+        _write_durably(path, records.ORDER, text.encode("utf-8", "surrogateescape"))
+
+    def _mark(self, key: RunKey, path: str) -> None:
+        os.makedirs(self._live, mode=0o700, exist_ok=True)
+        os.symlink(os.path.relpath(path, self._live), f"{self._live}/{key}")
+        _sync_dir(self._live)
+
+    def _undo(self, key: RunKey, path: str) -> None:
+        """Take away what `prepare` made; the directory is ours alone, nobody was told of it."""
+        self.unmark(key)
+        with contextlib.suppress(OSError):
+            for name in os.listdir(path):
+                os.unlink(f"{path}/{name}")
+            os.rmdir(path)
+            os.rmdir(os.path.dirname(path))
+
+    def start(self, key: RunKey, path: str, *, env: Mapping[str, str], timeout: float) -> Started:
+        self._collect()
+        until = time.monotonic() + timeout
+        try:
+            message = self._message(path, env)
+            argv = (program.interpreter(), "-I", "-S", program.compiled_runner(self._cache), path)
+            with gate(self._gates, self._width, timeout / 2):
+                said = self._ask(argv, message, until)
+        except (OSError, ValueError, records.Unreadable) as error:
+            raise PlacementFailed(f"{key} cannot be started: {error}") from error
+        word, _, rest = said.rpartition("\n")[2].partition(" ")
+        if word == "started":
+            runner_pid, runner_ticks, pid, ticks, started_at = rest.split()
+            boot = self._table.boot_id
+            return Started(
+                Process(int(runner_pid), int(runner_ticks), boot),
+                Process(int(pid), int(ticks), boot),
+                float(started_at),
+            )
+        if word in ("failed", "refused"):
+            raise PlacementFailed(f"{key} was not started: {rest}")
+        self._clear_up(key, path)
+        raise PlacementFailed(
+            f"{key} was not started: its runner ended or hung without an answer {said[-500:]}".strip()
+        )
+
+    def _message(self, path: str, env: Mapping[str, str]) -> bytes:
+        """Return the order of a run directory as the runner reads it from its pipe."""
+        order = records.read_order(path)
+        if order is None:
+            raise ValueError(f"{path} has no order")
+        fields: list[tuple[bytes, bytes]] = [(b"arg", os.fsencode(arg)) for arg in order.argv]
+        fields += [(b"env", os.fsencode(f"{name}={value}")) for name, value in env.items()]
+        fields += [(b"without", name.encode()) for name in sorted(self._without)]
+        fields += [(b"cgroup", os.fsencode(base)) for base in self._cgroups]
+        if os.path.exists(f"{path}/prompt"):
+            fields.append((b"prompt", b""))
+        fields += [
+            (b"cwd", os.fsencode(order.cwd)),
+            (b"grace_ms", b"%d" % round(order.grace * 1000)),
+            (b"cap", b"%d" % order.output_cap),
+            (b"boot", self._table.boot_id.encode()),
+            (b"home", os.fsencode(self._root)),
+            (b"leaf", os.fsencode(f"{order.key}-{self._tag}")),
+            (b"end", b""),
+        ]
+        parts = [part for pair in fields for part in pair]
+        if any(b"\0" in part for part in parts):
+            raise ValueError("an argument or variable contains a NUL character")
+        return b"\0".join(parts) + b"\0"
+
+    def _ask(self, argv: Sequence[str], message: bytes, until: float) -> str:
+        """Start a runner, hand it the order and return what it says; without an answer in time it is killed."""
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=argv[-1],
+            env=self._runner_env,
+            start_new_session=True,
+        )
+        with self._guard:
+            self._children.add(process.pid)
+        process.returncode = 0  # `_collect` waits for it from now on; Popen would warn that it still runs
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process.stdin, process.stdout:
+            said = _converse(process.stdin.fileno(), process.stdout.fileno(), message, until)
+        if not said.endswith("\n"):
+            self._end(process.pid)
+        return said.removesuffix("\n")
+
+    def _end(self, pid: int) -> None:
+        """Kill a runner of ours that does not answer. It is not yet waited for, so the pid is still its own."""
+        with self._guard:
+            self._children.discard(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+    def _clear_up(self, key: RunKey, path: str) -> None:
+        """End what a runner that hung may have begun."""
+        seen = self.look_at(key, path)
+        if seen.lock is LockState.FREE and seen.start and not seen.exit:
+            self.reap(seen)
+
+    def _collect(self) -> None:
+        """Wait for runners that this process started and that have ended, so that none stays a zombie."""
+        with self._guard:
+            for pid in tuple(self._children):
+                try:
+                    ended, _ = os.waitpid(pid, os.WNOHANG)
+                except ChildProcessError:
+                    ended = pid  # somebody else in this process has waited for it
+                if ended:
+                    self._children.discard(pid)
+
+    # looking
+
+    def look(self) -> Sequence[Seen]:
+        self._collect()
+        try:
+            names = os.listdir(self._live)
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise PlacementFailed(
+                f"{self._live} cannot be read: {error.strerror}", code="look_failed"
+            ) from error
+        seen = []
+        for name in names:
+            if (match := _MARK.fullmatch(name)) and (path := self._target(name)):
+                seen.append(self._see(RunKey(match["agent"], int(match["n"])), path, marked=True))
+        self._forget({each.path for each in seen})
+        return seen
+
+    def look_at(self, key: RunKey, path: str) -> Seen:
+        return self._see(key, path, marked=os.path.lexists(f"{self._live}/{key}"))
+
+    def _target(self, name: str) -> str | None:
+        try:
+            return os.path.normpath(os.path.join(self._live, os.readlink(f"{self._live}/{name}")))
+        except OSError:
+            return None  # unmarked meanwhile, or not one of our links
+
+    def _see(self, key: RunKey, path: str, *, marked: bool) -> Seen:
+        try:
+            with self._own_locks:
+                holder = runner.lock_holder(f"{path}/lock")
+        except OSError as error:
+            return Seen(
+                key, path, LockState.UNKNOWN, marked=marked, error=f"the lock cannot be probed: {error}"
+            )
+        lock = LockState.FREE if holder is None else LockState.HELD
+        pid = holder if holder and holder > 0 else None
+        try:
+            start, exited, void = self._records(path)
+        except records.Unreadable as error:
+            if lock is LockState.FREE:
+                lock = LockState.UNKNOWN  # what is there and cannot be understood is not nothing
+            return Seen(key, path, lock, pid, marked=marked, error=str(error))
+        deployer = Presence.UNKNOWN
+        if not (start or exited or void):
+            deployer = self._deployer(path)
+        return Seen(key, path, lock, pid, start, exited, void, deployer, marked)
+
+    def _records(self, path: str) -> tuple[StartRecord | None, ExitRecord | None, VoidRecord | None]:
+        start = self._starts.get(path)
+        if start is None:
+            try:
+                start = records.read_start(path)
+            except records.Unreadable:
+                start = self._start_before_a_power_cut(path)
+            if start is not None and len(self._starts) < _KEEP_STARTS:
+                self._starts[path] = start  # it never changes
+        return start, records.read_exit(path), None if start else records.read_void(path)
+
+    def _start_before_a_power_cut(self, path: str) -> StartRecord:
+        """A start record is not synced, so after a power cut it may be empty; the order then tells that it
+        is of an earlier boot, of which nothing can be left."""
+        deployer = records.read_deployer(path)
+        if deployer is None or deployer.boot_id == self._table.boot_id:
+            raise records.Unreadable(f"{path}/{records.START} is damaged")
+        nobody = Process(0, 0, deployer.boot_id)
+        return StartRecord(nobody, nobody, "", 0.0, (), None)
+
+    def _forget(self, live: AbstractSet[str]) -> None:
+        for path in [path for path in self._starts if path not in live]:
+            self._starts.pop(path, None)
+
+    def _deployer(self, path: str) -> Presence:
+        try:
+            deployer = records.read_deployer(path)
+        except records.Unreadable:
+            return Presence.UNKNOWN
+        return Presence.UNKNOWN if deployer is None else self.presence(deployer)
+
+    # ending
+
+    def signal_stop(self, key: RunKey, path: str, *, grace: float) -> bool:
+        line = b"stop %d\n" % round(max(grace, 0.0) * 1000)
+        with contextlib.suppress(OSError):  # a full disk must not keep us from the pipe, which needs no space
+            _write_durably(path, "stop", line)
+        try:
+            fd = os.open(f"{path}/control", os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        except OSError:
+            return False  # ENXIO: nobody reads
+        try:
+            os.write(fd, line)
+        except BlockingIOError:
+            return True  # full of requests: the runner has enough to read, and the stop file
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def reap(self, seen: Seen) -> Sequence[int]:
+        again = self.look_at(seen.key, seen.path)
+        if again.lock is not LockState.FREE or again.exit or again.start is None:
+            return ()
+        return self._reaper.reap(seen.key, again.start)
+
+    def void(self, key: RunKey, path: str, *, reason: str) -> Seen:
+        if not os.path.isdir(path):
+            gone = VoidRecord("the run directory is gone", time.time())
+            return replace(self.look_at(key, path), void=gone)
+        with contextlib.suppress(OSError), self._own_locks, _locked(f"{path}/lock") as taken:
+            if taken and not any(
+                os.path.lexists(f"{path}/{name}") for name in (records.START, records.EXIT, records.VOID)
+            ):
+                record = {"format": records.FORMAT, "reason": reason, "at": time.time()}
+                _write_durably(path, records.VOID, json.dumps(record).encode())
+        return self.look_at(key, path)
+
+    def unmark(self, key: RunKey) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._live}/{key}")
+
+    # reading
+
+    def read_output(self, path: str, *, offset: int, limit: int, stream: str = "output") -> OutputSlice:
+        try:
+            ended = records.read_exit(path)
+        except records.Unreadable:
+            ended = None
+        written = None
+        if ended is not None:
+            written = ended.output_bytes if stream == "output" else ended.stderr_bytes
+        return output.read(path, offset=offset, limit=limit, stream=stream, written=written)
+
+    def free_disk_mb(self) -> int:
+        found = os.statvfs(self._runs if os.path.isdir(self._runs) else self._root)
+        return found.f_bavail * found.f_frsize >> 20
+
+    def free_memory_mb(self) -> int:
+        try:
+            with open("/proc/meminfo", "rb") as file:
+                for line in file:
+                    if line.startswith(b"MemAvailable:"):
+                        return int(line.split()[1]) >> 10
+        except OSError:
+            pass  # no /proc here
+        import psutil  # type: ignore[import-untyped]  # only where there is no /proc: it is slow to import
+
+        return int(psutil.virtual_memory().available) >> 20
+
+
+_OFD: Final = hasattr(fcntl, "F_OFD_SETLK")
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[bool]:
+    """Hold a run's lock while the body runs, and say whether it was free.
+
+    By an open file description lock where there is one: it excludes a runner's F_SETLK, and looking at the
+    file in another thread does not drop it.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            if _OFD:
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, runner.QUERY)
+            else:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)
+
+
+def _converse(to: int, back: int, message: bytes, until: float) -> str:
+    """Send the order and return what comes back, up to the end of its last line or `until`."""
+    os.set_blocking(to, False)
+    poll = select.poll()
+    poll.register(to, select.POLLOUT)
+    poll.register(back, select.POLLIN)
+    said = b""
+    while (left := until - time.monotonic()) > 0:
+        ready = dict(poll.poll(left * 1000))
+        if to in ready:
+            try:
+                message = message[os.write(to, message) :]
+            except OSError:
+                message = b""  # it does not want the order: it has an answer
+            if not message:
+                poll.unregister(to)
+        if back in ready:
+            chunk = os.read(back, 1 << 16)
+            said += chunk
+            if not chunk or _answered(said):
+                break
+    return said.decode("utf-8", "replace")
+
+
+def _answered(said: bytes) -> bool:
+    return said.endswith(b"\n") and said[:-1].rpartition(b"\n")[2].split(b" ")[0] in (
+        b"started",
+        b"failed",
+        b"refused",
+    )
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(fd, "wb") as file:
+        file.write(data)
+
+
+def _write_durably(folder: str, name: str, data: bytes) -> None:
+    """Write a file so that after any crash it is there as a whole or not at all."""
+    temporary = f"{folder}/{name}.{os.getpid()}.{threading.get_ident()}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        os.replace(temporary, f"{folder}/{name}")
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_dir(folder)
+
+
+def _sync_dir(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,136 @@
+"""Ends what a dead runner left of its tree, by identity.
+
+The layers, each for what escapes the one before: the run's cgroup, the agent by pid and start time, its
+session and process group, processes that carry exactly this run's mark in their environment, and everything
+below any of these. Whoever holds the daemon's lock or the lock of a live run is spared, with all below it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from headcount.domain.model import RunKey, StartRecord
+from headcount.runtimes import runner
+from headcount.runtimes.process import ProcessTable
+
+BOUND: Final = 3.0
+"""Seconds after which what is left is reported as surviving."""
+PAUSE: Final = 0.01
+
+
+class Reaper:
+    """Kills the trees of runs of one home."""
+
+    def __init__(self, home: str, table: ProcessTable) -> None:
+        self._home = os.fsencode(home)
+        self._table = table
+
+    def reap(self, key: RunKey, start: StartRecord) -> tuple[int, ...]:
+        """Kill what is left of a run whose runner is dead; return the pids that survived.
+
+        Processes of another boot or pid namespace are none of ours: nothing is done.
+        """
+        if start.process.boot_id != self._table.boot_id or start.pidns != self._table.pid_namespace:
+            return ()
+        until = time.monotonic() + BOUND
+        while (left := self._tree(key, start)) and time.monotonic() < until:
+            self._strike(left, start)
+            time.sleep(PAUSE)
+        if start.cgroup and not left:
+            runner.remove_cgroup(os.fsencode(start.cgroup))
+        return tuple(sorted(left))
+
+    def marked(self) -> dict[int, RunKey]:
+        """Return every process that carries the mark of a run of this home."""
+        table = self._own(self._table.all())
+        found = {}
+        for pid, env in self._table.environments(table).items():
+            number = env.get(b"HEADCOUNT_RUN", b"")
+            if env.get(b"HEADCOUNT_HOME") == self._home and number.isdigit():
+                found[pid] = RunKey(os.fsdecode(env.get(b"HEADCOUNT_AGENT_ID", b"")), int(number))
+        return found
+
+    def _tree(self, key: RunKey, start: StartRecord) -> Mapping[int, int]:
+        """Return pid and start ticks of every living process of the run."""
+        table = self._table.all()
+        spared = runner.lock_holders(self._home) | {pid for pid in table if runner.is_runner(pid)}
+        spared |= set(runner.below(table, spared, ())) | {os.getpid()}
+        own = self._own(table)
+        marks = self._table.environments(own)
+        foreign = {
+            pid for pid, env in marks.items() if not self._is_mark(env, key) and b"HEADCOUNT_RUN" in env
+        }
+        roots = {pid for pid, env in marks.items() if self._is_mark(env, key)}
+        roots |= self._session(table, start) | self._cgroup(start)
+        roots -= spared | foreign
+        tree = roots | set(runner.below(table, roots, spared | foreign))
+        return {pid: table[pid].ticks for pid in tree if pid in table and not table[pid].dead}
+
+    def _is_mark(self, env: Mapping[bytes, bytes], key: RunKey) -> bool:
+        return (
+            env.get(b"HEADCOUNT_AGENT_ID") == os.fsencode(key.agent_id)
+            and env.get(b"HEADCOUNT_RUN") == b"%d" % key.n
+            and env.get(b"HEADCOUNT_HOME") == self._home
+        )
+
+    def _session(self, table: Mapping[int, runner.Proc], start: StartRecord) -> AbstractSet[int]:
+        """Return the agent and the members of its session and process group.
+
+        A pid is not given out again while a session or group has it as its number, so if the pid now belongs
+        to a later process, no member of ours is left.
+        """
+        leader = start.process
+        found = table.get(leader.pid)
+        if found is not None and not self._table.same(found.ticks, leader.ticks):
+            return frozenset()
+        return {
+            pid
+            for pid, each in table.items()
+            if leader.pid in (pid, each.sid, each.pgid) and each.ticks >= leader.ticks
+        }
+
+    @staticmethod
+    def _cgroup(start: StartRecord) -> AbstractSet[int]:
+        return set(runner.cgroup_members(os.fsencode(start.cgroup))) if start.cgroup else frozenset()
+
+    def _own(self, table: Mapping[int, runner.Proc]) -> dict[int, runner.Proc]:
+        """Return the processes of this user; where that cannot be told here, the rest is not readable anyway."""
+        if not self._table.proc:
+            return dict(table)
+        uid = os.getuid()
+        found = {}
+        for pid, each in table.items():
+            with contextlib.suppress(OSError):
+                if os.stat(f"/proc/{pid}").st_uid == uid:
+                    found[pid] = each
+        return found
+
+    def _strike(self, left: Mapping[int, int], start: StartRecord) -> None:
+        if start.cgroup:
+            leaf = os.fsencode(start.cgroup)
+            if set(runner.cgroup_members(leaf)) <= set(left):
+                runner.write_small(leaf + b"/cgroup.kill", b"1")
+        for pid, ticks in left.items():
+            self._kill(pid, ticks)
+
+    def _kill(self, pid: int, ticks: int) -> None:
+        """Kill the process that has this pid and start time, and no other."""
+        with contextlib.suppress(OSError):
+            if not hasattr(os, "pidfd_open") or not self._table.proc:
+                found = self._table.find(pid)
+                if found is not None and self._table.same(found.ticks, ticks):
+                    os.kill(pid, signal.SIGKILL)
+                return
+            fd = os.pidfd_open(pid)
+            try:
+                found = self._table.find(pid)
+                if found is not None and found.ticks == ticks:
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+            finally:
+                os.close(fd)
