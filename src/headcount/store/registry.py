@@ -104,9 +104,8 @@ class Registry:
         with self._explained(), self._lock.hold(purpose) as left:
             handle = self._handle(locked=True)
             handle.wait_at_most(left)
-            with handle.transaction("BEGIN IMMEDIATE") as connection:
-                schema.refuse_newer(schema_version(connection))
-                yield Tx(connection)
+            with self._transaction(handle, "BEGIN IMMEDIATE") as tx:
+                yield tx
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
@@ -116,7 +115,14 @@ class Registry:
             RegistryCorrupt, RegistryTooNew, Infrastructure: the registry cannot be used.
         """
         self._refuse_nesting()
-        with self._explained(), self._handle(locked=False).transaction("BEGIN") as connection:
+        with self._explained(), self._transaction(self._handle(locked=False), "BEGIN") as tx:
+            yield tx
+
+    @contextmanager
+    def _transaction(self, handle: Handle, begin: str) -> Iterator[Tx]:
+        with handle.transaction(begin) as connection:
+            # a newer Headcount may have changed the schema since this process opened the file
+            schema.refuse_newer(schema_version(connection))
             yield Tx(connection)
 
     def version(self) -> int:
@@ -148,13 +154,7 @@ class Registry:
         """
         self._refuse_nesting()
         with self._explained(), self._files():
-            to.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = schema.save_copy(self._handle(locked=False).connection, to)
-        if found:
-            raise RegistryCorrupt(
-                f"the registry {self._path} fails its check: {found[0]}",
-                hint="run 'headcount doctor', then 'headcount repair --rebuild'",
-            )
+            self._save(self._handle(locked=False), to)
 
     def checkpoint(self) -> None:
         """Fold the log into the database file and shrink it to nothing, as far as readers allow."""
@@ -258,11 +258,18 @@ class Registry:
             (application,) = handle.connection.execute("PRAGMA application_id").fetchone()
             if application != APPLICATION_ID:
                 raise self._not_ours(int(application))
-            self._backups.mkdir(mode=0o700, parents=True, exist_ok=True)
-            schema.save_copy(handle.connection, self._backups / f"before-migration-{handle.version}.db")
+            self._save(handle, self._backups / f"before-migration-{handle.version}.db")
             schema.migrate(handle.connection)
         finally:
             handle.close()
+
+    def _save(self, handle: Handle, to: Path) -> None:
+        to.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if found := schema.save_copy(handle.connection, to):
+            raise RegistryCorrupt(
+                f"the registry {self._path} fails its check: {found[0]}",
+                hint="run 'headcount doctor', then 'headcount repair --rebuild'",
+            )
 
     def _not_ours(self, application: int) -> HeadcountError:
         """Return what to say of a file without our mark: emptied, or of another program."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from headcount.domain.admission import AdmissionFacts
-from headcount.domain.errors import Refused
+from headcount.domain.errors import NotFound, Refused
 from headcount.domain.lifecycle import LIVE, Change, Outcome, State, advance, sources
 from headcount.domain.model import ExitRecord, LiveRun, Process, Run, RunKey
 from headcount.store.codec import dump, load, load_object
@@ -54,6 +54,7 @@ _REFUSALS: Final = {
     "run.role_slot": ("duplicate_role", "one live agent per (task, role)"),
     "same_work:": ("same_work", "one live agent per (task, prompt)"),
     "run.work_slot": ("same_work", "one live agent per (task, prompt)"),
+    "agent.agent_id": ("agent_exists", "an agent's id is unique"),
     "run.agent_id": ("agent_live", "one live run per agent"),
     "run_number:": ("agent_live", "one live run per agent"),
 }
@@ -72,6 +73,7 @@ class Runs:
 
         Raises:
             Refused: a live run holds the agent, the role or the work; the transaction must be given up.
+            NotFound: the task, the parent or (unless `first`) the agent does not exist; likewise.
         """
         row = _new_row(new)
         try:
@@ -290,6 +292,8 @@ def _refusal(error: sqlite3.IntegrityError, new: NewRun) -> Exception:
         if sign in str(error):
             message = f"{new.key.agent_id} cannot be reserved: {limit}"
             return Refused(message, code=code, limit=limit, value=1, hint="wait for the holder, or stop it")
+    if "FOREIGN KEY" in str(error):
+        return NotFound(f"{new.key.agent_id} belongs to a task, parent or agent that does not exist")
     return error
 
 
