@@ -20,6 +20,7 @@ from headcount.services import (
     output,
     rebuild,
     report,
+    request,
     stop,
     tasks,
     wait,
@@ -126,7 +127,9 @@ class Headcount:
             ),
         )
 
-    def list_tasks(self, *, state: str | None = None, limit: int = 50, cursor: str | None = None) -> answers.TaskList:
+    def list_tasks(
+        self, *, state: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> answers.TaskList:
         """List tasks, newest first; `state` is open, paused, closed or archived."""
         return tasks.page(self._context, state=state, limit=limit, cursor=cursor)
 
@@ -174,7 +177,7 @@ class Headcount:
         """
         return deploy.deploy(
             self._context,
-            deploy.Request(
+            request.Request(
                 task_id=task_id,
                 role=role,
                 prompt=prompt,
@@ -218,7 +221,9 @@ class Headcount:
         """
         return wait.wait(
             self._context,
-            wait.Wish(tuple(agent_ids), task_id=task_id, any=any, until=until, timeout=timeout, cursor=cursor),
+            wait.Wish(
+                tuple(agent_ids), task_id=task_id, any=any, until=until, timeout=timeout, cursor=cursor
+            ),
         )
 
     def get_agent_output(
@@ -272,7 +277,9 @@ class Headcount:
 
         `progress` is 0 to 100. `agent_id` may only be the caller's own (for a person: any agent's).
         """
-        return report.progress(self._context, status=status, message=message, progress=progress, agent_id=agent_id)
+        return report.progress(
+            self._context, status=status, message=message, progress=progress, agent_id=agent_id
+        )
 
     def report_agent_finding(
         self,
@@ -303,7 +310,9 @@ class Headcount:
         return findings.page(
             self._context,
             task_id,
-            findings.Filter(severity=severity, type=type, agent_id=agent_id, since=since, cursor=cursor, limit=limit),
+            findings.Filter(
+                severity=severity, type=type, agent_id=agent_id, since=since, cursor=cursor, limit=limit
+            ),
         )
 
     def read_events(
@@ -318,7 +327,9 @@ class Headcount:
         """Compare the registry with the machine; change nothing."""
         return headcount.check(self._context, task_id=task_id)
 
-    def validate_and_repair_registry(self, *, dry_run: bool = True, task_id: str | None = None) -> answers.Health:
+    def validate_and_repair_registry(
+        self, *, dry_run: bool = True, task_id: str | None = None
+    ) -> answers.Health:
         """Compare, and unless `dry_run` make them agree. Starts no agent, ever."""
         return headcount.repair(self._context, dry_run=dry_run, task_id=task_id)
 
@@ -330,7 +341,9 @@ class Headcount:
         """Examine everything that Headcount stands on."""
         return doctor.examine(self._context)
 
-    def gc(self, *, dry_run: bool = True, older_than: float = 14 * 86400.0, keep_bytes: int | None = None) -> answers.Collected:
+    def gc(
+        self, *, dry_run: bool = True, older_than: float = 14 * 86400.0, keep_bytes: int | None = None
+    ) -> answers.Collected:
         """Move old run directories to the trash folder and prune the journal; never anything live.
 
         `older_than` in seconds since the end; `keep_bytes` bounds what all ended runs together may take.

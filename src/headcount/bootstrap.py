@@ -7,7 +7,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,17 @@ class SystemClock:
         return secrets.token_urlsafe(32)
 
 
-def context(home: str | Path | None, given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Context:
+def context(
+    home: str | Path | None,
+    given: Mapping[str, Any],
+    *,
+    environ: Mapping[str, str] | None = None,
+    on_statement: Callable[[str], None] | None = None,
+    is_daemon: bool = False,
+) -> Context:
     """Return a fleet on this machine, as the calling process may use it.
+
+    The daemon never asks for its own lock: to open and close that file again would drop it.
 
     Raises:
         InvalidInput: a setting is wrong.
@@ -70,18 +79,25 @@ def context(home: str | Path | None, given: Mapping[str, Any], environ: Mapping[
             backups=place.backups,
             wait=settings.registry_wait,
             clock=clock.now,
+            on_statement=on_statement,
         ),
         placement=LocalPlacement(place),
-        views=_views(place, settings, inside=inside),
+        views=_views(place, settings, environ),
         clock=clock,
         harness=catalogue.find,
         headcount=own_command(),
         caller=_caller(environ, settings),
         token=token,
         remote=_remote(place, environ) if inside else None,
-        ensure_daemon=lambda: daemon.ensure(place) if settings.autostart and not inside else None,
-        daemon_pid=lambda: daemon.holder(place),
+        ensure_daemon=lambda: _ensure_daemon(place, environ, wanted=settings.autostart and not is_daemon),
+        daemon_pid=lambda: os.getpid() if is_daemon else daemon.holder(place),
     )
+
+
+def _ensure_daemon(home: config.Home, environ: Mapping[str, str], *, wanted: bool) -> None:
+    """Start the daemon if it is wanted and absent."""
+    if wanted:
+        daemon.ensure(home, environ)
 
 
 def own_command() -> tuple[str, ...]:
@@ -106,10 +122,11 @@ def _caller(environ: Mapping[str, str], settings: config.Settings) -> Caller:
     return Caller(cwd=cwd, env=kept, dropped_env=dropped)
 
 
-def _views(home: config.Home, settings: config.Settings, *, inside: bool) -> Views:
+def _views(home: config.Home, settings: config.Settings, environ: Mapping[str, str]) -> Views:
     if not settings.views:
         return NoViews("views are switched off (setting views)")
-    return TmuxViews(home, shutil.which("tmux"))
+    tmux = shutil.which("tmux", path=environ.get("PATH"))
+    return TmuxViews(str(home.tmux_socket), tmux=tmux, env=environ) if tmux else NoViews()
 
 
 def _remote(home: config.Home, environ: Mapping[str, str]) -> DaemonClient:

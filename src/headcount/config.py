@@ -17,7 +17,9 @@ from headcount.domain.model import Limits
 SOCKET_PATH_MAX: Final = 100
 """A Unix socket path holds 107 bytes on Linux and 103 on macOS, its end mark included."""
 
-_NETWORK_FS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs"})
+_NETWORK_FS: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,15 @@ class Home:
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             _refuse_network(self.root)
-            for each in (self.runs, self.quarantine, self.backups, self.trash, self.cache, self.gates, self.live):
+            for each in (
+                self.runs,
+                self.quarantine,
+                self.backups,
+                self.trash,
+                self.cache,
+                self.gates,
+                self.live,
+            ):
                 each.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise Infrastructure(
@@ -202,7 +212,11 @@ def load(home: Home, environ: Mapping[str, str], given: Mapping[str, Any]) -> Se
         InvalidInput: an unknown name, a wrong type, or a file that is not TOML.
     """
     settings = Settings()
-    for source, values in (("settings.toml", _from_file(home)), ("the environment", _from_env(environ)), ("arguments", given)):
+    for source, values in (
+        ("settings.toml", _from_file(home)),
+        ("the environment", _from_env(environ)),
+        ("arguments", given),
+    ):
         settings = _merge(settings, values, source)
     return settings
 
@@ -250,7 +264,16 @@ def _typed(name: str, value: Any, default: Any, source: str) -> Any:
     """Return `value` in the type of `default`."""
     wrong = InvalidInput(f"setting {name} in {source} is {value!r}, not a valid {type(default).__name__}")
     if isinstance(default, bool):
-        words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
         result = words.get(str(value).lower())
         if result is None:
             raise wrong

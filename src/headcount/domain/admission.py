@@ -52,8 +52,8 @@ def child_depth(parent: Run | None) -> int:
     return 1 if parent is None else parent.depth + 1
 
 
-def check(asked: Application, facts: AdmissionFacts, machine: Machine, limits: Limits) -> int:
-    """Return the depth that the admitted agent has.
+def check(asked: Application, facts: AdmissionFacts, machine: Machine, limits: Limits) -> tuple[Task, int]:
+    """Return the task, and the depth that the admitted agent has in it.
 
     Raises:
         NotFound: the task does not exist.
@@ -64,7 +64,7 @@ def check(asked: Application, facts: AdmissionFacts, machine: Machine, limits: L
         raise NotFound(f"task {asked.task_id} does not exist", hint="list tasks with 'headcount task list'")
     for refusal in _refusals(asked, facts, machine, limits, task):
         raise refusal
-    return child_depth(facts.parent)
+    return task, child_depth(facts.parent)
 
 
 def _refusals(
@@ -139,7 +139,9 @@ def _parent_refused(asked: Application, code: str, why: str) -> Refused:
     )
 
 
-def _about_rules(asked: Application, parent: Run, rules: Mapping[str, tuple[str, ...]] | None) -> Iterator[Refused]:
+def _about_rules(
+    asked: Application, parent: Run, rules: Mapping[str, tuple[str, ...]] | None
+) -> Iterator[Refused]:
     """A role without a rule may deploy any role: rules restrict only those that they name."""
     if not rules or parent.role not in rules or asked.role in rules[parent.role]:
         return
@@ -183,7 +185,10 @@ def _about_width(facts: AdmissionFacts, limits: Limits, task: Task) -> Iterator[
             value=task.max_agents,
             hint="finish with the agents there are, or create a new task",
         )
-    widths = (("max_live", "task", facts.live_task, task.max_live), ("machine_max_live", "machine", facts.live_machine, limits.machine_max_live))
+    widths = (
+        ("max_live", "task", facts.live_task, task.max_live),
+        ("machine_max_live", "machine", facts.live_machine, limits.machine_max_live),
+    )
     for code, where, live, most in widths:
         if len(live) >= most:
             yield Refused(
@@ -197,7 +202,10 @@ def _about_width(facts: AdmissionFacts, limits: Limits, task: Task) -> Iterator[
 
 
 def _about_machine(machine: Machine, limits: Limits) -> Iterator[Refused]:
-    frees = (("min_disk_mb", "disk", machine.free_disk_mb, limits.min_disk_mb), ("min_memory_mb", "memory", machine.free_memory_mb, limits.min_memory_mb))
+    frees = (
+        ("min_disk_mb", "disk", machine.free_disk_mb, limits.min_disk_mb),
+        ("min_memory_mb", "memory", machine.free_memory_mb, limits.min_memory_mb),
+    )
     for code, what, free, least in frees:
         if free < least:
             yield Refused(

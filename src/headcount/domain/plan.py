@@ -121,7 +121,8 @@ def plan_rows(
         action
         for row in rows
         if (look := seen.get(row.key)) is not None
-        and (action := _row_action(row, look, deployers.get(row.key, Presence.UNKNOWN), reaped, boot_id)) is not None
+        and (action := _row_action(row, look, deployers.get(row.key, Presence.UNKNOWN), reaped, boot_id))
+        is not None
     ]
 
 
@@ -149,10 +150,14 @@ def _when_free(
         if row.key not in reaped:
             return None
         rebooted = seen.start.runner.boot_id != boot_id
-        return RecordLost(row, "the machine was restarted" if rebooted else "the runner was killed", reaped[row.key])
+        return RecordLost(
+            row, "the machine was restarted" if rebooted else "the runner was killed", reaped[row.key]
+        )
     if row.state is State.RUNNING or row.runner is not None:
         # it was confirmed, so a start record was there: its run directory has been taken away
-        return RecordLost(row, "its run directory is gone") if not seen.marked and seen.error is None else None
+        return (
+            RecordLost(row, "its run directory is gone") if not seen.marked and seen.error is None else None
+        )
     if deployer is Presence.DEAD and not seen.marked:
         return RecordVoid(row, "the deployer died before it wrote the order")
     return None

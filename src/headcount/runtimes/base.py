@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from headcount.domain.model import Order, Presence, Process, RunKey, Seen, Started
 
@@ -28,6 +28,10 @@ class Placement(Protocol):
 
     def self_process(self) -> Process:
         """Return the identity of the calling process, to be stored as the deployer's."""
+        ...
+
+    def pid_namespace(self) -> str:
+        """Return what tells the pids seen here from those of another container."""
         ...
 
     def presence(self, process: Process) -> Presence:
@@ -93,6 +97,10 @@ class Placement(Protocol):
 
         `stream` is "output" or "stderr". Works during and after the run.
         """
+        ...
+
+    def orders(self) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+        """Return every run directory there is with its `order.json`, None where that cannot be read."""
         ...
 
     def free_disk_mb(self) -> int:

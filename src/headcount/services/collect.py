@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from headcount.domain.errors import NotAllowed
 from headcount.domain.ids import new_id
 from headcount.domain.model import LockState, Run
 from headcount.services import rights, settle
@@ -29,9 +30,7 @@ class Candidate:
     size: int
 
 
-def collect(
-    context: Context, *, dry_run: bool, older_than: float, keep_bytes: int | None
-) -> Collected:
+def collect(context: Context, *, dry_run: bool, older_than: float, keep_bytes: int | None) -> Collected:
     """Take ended runs that are too old, or too much, out of the home; say what.
 
     The directory is moved first, its rows are deleted after: killed in between, a row without a
@@ -43,7 +42,7 @@ def collect(
     settle.observe(context)
     with context.registry.read() as tx:
         if rights.caller_run(context, tx) is not None:
-            raise rights.NotAllowed("only a person collects garbage")
+            raise NotAllowed("only a person collects garbage")
         ended = tx.runs.ended_before(context.clock.now(), BATCH)
         live = len(tx.runs.live())
     chosen = _choose(context, ended, older_than, keep_bytes)
@@ -57,7 +56,6 @@ def collect(
     if not dry_run:
         with context.registry.write("gc") as tx:
             events = tx.events.prune(context.clock.now() - older_than, EVENTS_KEPT)
-        context.registry.checkpoint()
         context.registry.backup(context.home.backups / "registry.db")
     names = tuple(str(each.run.key) for each in chosen)
     return Collected(
@@ -69,7 +67,8 @@ def _choose(context: Context, ended: list[Run], older_than: float, keep_bytes: i
     """Return what goes: all that ended longer ago than `older_than`, and of the rest the oldest until
     what is kept fits into `keep_bytes`."""
     before = context.clock.now() - older_than
-    chosen, kept = [], []
+    chosen: list[Candidate] = []
+    kept: list[Candidate] = []
     for run in ended:
         if not _certainly_over(context, run):
             continue

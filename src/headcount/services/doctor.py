@@ -17,7 +17,10 @@ from headcount.services.context import Context
 
 def examine(context: Context) -> Diagnosis:
     """Return the headcount and the checks; never raises for what it examines."""
-    checks = [_safely(check, context) for check in (_registry, _home, _disk, _memory, _views, _daemon, _halt, _limits)]
+    checks = [
+        _safely(check, context)
+        for check in (_registry, _home, _disk, _memory, _views, _daemon, _halt, _limits)
+    ]
     health, failed = _health(context)
     if failed is not None:
         checks.append(failed)
@@ -61,15 +64,15 @@ def _safely(check: Callable[[Context], Check], context: Context) -> Check:
 
 def _count(health: Health) -> Check:
     differ = health.live_rows - health.live_runs
-    detail = (
-        f"Registry: {health.live_rows}, Running: {health.live_runs}, Tmux: {health.sessions_count}, Diff: {differ}"
-    )
+    detail = f"Registry: {health.live_rows}, Running: {health.live_runs}, Tmux: {health.sessions_count}, Diff: {differ}"
     return Check("count", differ == 0, detail, "" if differ == 0 else "see 'headcount repair'")
 
 
 def _registry(context: Context) -> Check:
     if (found := context.registry.quarantined()) is not None:
-        return Check("registry", False, f"quarantined: {found.path} ({found.why})", "run 'headcount repair --rebuild'")
+        return Check(
+            "registry", False, f"quarantined: {found.path} ({found.why})", "run 'headcount repair --rebuild'"
+        )
     wrong = context.registry.integrity()
     detail = "; ".join(wrong[:3]) or "integrity check clean"
     return Check("registry", not wrong, detail, "run 'headcount repair --rebuild'" if wrong else "")
@@ -87,7 +90,12 @@ def _home(context: Context) -> Check:
 
 def _disk(context: Context) -> Check:
     free, least = context.placement.free_disk_mb(), context.settings.limits.min_disk_mb
-    return Check("disk", free >= least, f"{free} MB free, {least} needed", "" if free >= least else "see 'headcount gc'")
+    return Check(
+        "disk",
+        free >= least,
+        f"{free} MB free, {least} needed",
+        "" if free >= least else "see 'headcount gc'",
+    )
 
 
 def _memory(context: Context) -> Check:
@@ -100,7 +108,9 @@ def _views(context: Context) -> Check:
     if why is not None:
         return Check("tmux", None, why, "agents run without views")
     if context.views.list() is None:
-        return Check("tmux", False, "the view server does not answer", "agents are not affected; end it by its pid")
+        return Check(
+            "tmux", False, "the view server does not answer", "agents are not affected; end it by its pid"
+        )
     return Check("tmux", True, shutil.which("tmux") or "tmux")
 
 
@@ -113,7 +123,9 @@ def _daemon(context: Context) -> Check:
 
 def _halt(context: Context) -> Check:
     if context.home.halted.exists():
-        return Check("halt", None, "the emergency stop is in force", "lift it with 'headcount halt --release'")
+        return Check(
+            "halt", None, "the emergency stop is in force", "lift it with 'headcount halt --release'"
+        )
     return Check("halt", True, "not in force")
 
 

@@ -32,14 +32,13 @@ def page(context: Context, task_id: str, wanted: Filter) -> FindingList:
         NotFound: no such task.
     """
     limit = agents.bounded(wanted.limit)
-    if wanted.severity is not None and wanted.severity not in Severity:
-        raise InvalidInput(f"severity {wanted.severity[:40]!r} is not one of {', '.join(Severity)}")
+    severity = None if wanted.severity is None else _severity(wanted.severity)
     since = None if wanted.since is None else _time(wanted.since)
     with context.registry.read() as tx:
         rights.existing_task(tx, task_id)
         found = tx.findings.page(
             task_id,
-            severity=wanted.severity,
+            severity=severity,
             type=wanted.type,
             agent_id=wanted.agent_id,
             since=since,
@@ -51,18 +50,27 @@ def page(context: Context, task_id: str, wanted: Filter) -> FindingList:
     return FindingList(
         task_id=task_id,
         findings=shown,
-        by_severity=summary["by_severity"],
-        by_type=summary["by_type"],
+        by_severity=summary.by_severity,
+        by_type=summary.by_type,
         next_cursor=shown[-1].id if shown else wanted.cursor,
         more=len(found) > limit,
     )
+
+
+def _severity(text: str) -> Severity:
+    try:
+        return Severity(text)
+    except ValueError:
+        raise InvalidInput(f"severity {text[:40]!r} is not one of {', '.join(Severity)}") from None
 
 
 def _time(text: str) -> float:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidInput(f"since {text[:40]!r} is not an ISO 8601 time", hint="such as 2026-11-23T04:35:00Z") from None
+        raise InvalidInput(
+            f"since {text[:40]!r} is not an ISO 8601 time", hint="such as 2026-11-23T04:35:00Z"
+        ) from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 

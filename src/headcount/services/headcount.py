@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 
 from headcount.domain.lifecycle import State
 from headcount.domain.model import LiveRun, LockState, Presence, Run, RunKey, Seen
-from headcount.domain.plan import Adopt, Orphan, Reap, RecordEnd, RecordLost, RecordVoid, RowAction, orphans, plan_files
+from headcount.domain.plan import (
+    Adopt,
+    Orphan,
+    Reap,
+    RecordEnd,
+    RecordLost,
+    RecordVoid,
+    RowAction,
+    orphans,
+    plan_files,
+)
 from headcount.runtimes.base import Session
 from headcount.services import settle, stop
 from headcount.services.answers import Health, Problem, SessionFacts
@@ -42,7 +52,7 @@ def repair(context: Context, *, dry_run: bool, task_id: str | None) -> Health:
 
 
 def _views_done(before: Health) -> tuple[Problem, ...]:
-    return before.foreign_sessions if before.foreign_sessions else ()
+    return before.foreign_sessions or ()
 
 
 def tick(context: Context, *, task_id: str | None = None, strays: bool = False) -> list[Problem]:
@@ -78,7 +88,9 @@ def _resend_stops(context: Context, looked: settle.Look, rows: Sequence[LiveRun]
     for row in rows:
         if row.state is State.STOPPING and settle.held(looked.seen.get(row.key)):
             stop.resend(context, row)
-            done.append(_problem("unfinished", row, "a stop was recorded but the run still lives", "send_stop"))
+            done.append(
+                _problem("unfinished", row, "a stop was recorded but the run still lives", "send_stop")
+            )
     return done
 
 
@@ -119,8 +131,13 @@ def _orphans(context: Context, looked: settle.Look, task_id: str | None) -> list
     read here, after the look, so that a run which ended meanwhile is no orphan."""
     with context.registry.read() as tx:
         live = frozenset(row.key for row in tx.runs.live())
-        found = [(each, tx.runs.get(each.seen.key.agent_id, each.seen.key.n)) for each in orphans(looked.seen.values(), live)]
-    return [(each, run) for each, run in found if task_id is None or (run is not None and run.task_id == task_id)]
+        found = [
+            (each, tx.runs.get(each.seen.key.agent_id, each.seen.key.n))
+            for each in orphans(looked.seen.values(), live)
+        ]
+    return [
+        (each, run) for each, run in found if task_id is None or (run is not None and run.task_id == task_id)
+    ]
 
 
 def _mend_views(
@@ -153,12 +170,18 @@ def _mend_views(
 def _close_stale(context: Context, sessions: Sequence[Session]) -> list[Problem]:
     with context.registry.read() as tx:
         live = {row.key.agent_id for row in tx.runs.live()}
-        stale = [each for each in sessions if each.agent_id and each.agent_id not in live and tx.runs.get(each.agent_id)]
+        stale = [
+            each
+            for each in sessions
+            if each.agent_id and each.agent_id not in live and tx.runs.get(each.agent_id)
+        ]
     return [_stale_problem(each) for each in stale if context.views.close(each.name)]
 
 
 def _stale_problem(session: Session) -> Problem:
-    return Problem("foreign_session", session.name, "its agent is over", "close_view", agent_id=session.agent_id)
+    return Problem(
+        "foreign_session", session.name, "its agent is over", "close_view", agent_id=session.agent_id
+    )
 
 
 def _viewless(
@@ -192,7 +215,9 @@ def _health(context: Context, picture: Picture, task_id: str | None, *, dry_run:
     rows = _of_task(picture.rows, task_id)
     live = {row.key.agent_id for row in picture.rows}
     by_kind = {kind: tuple(each for each in problems if each.kind == kind) for kind in _KINDS}
-    sessions = tuple(SessionFacts(each.name, each.agent_id, each.agent_id in live) for each in picture.sessions or ())
+    sessions = tuple(
+        SessionFacts(each.name, each.agent_id, each.agent_id in live) for each in picture.sessions or ()
+    )
     return Health(
         healthy=not problems,
         live_rows=len(rows),
@@ -243,7 +268,9 @@ def _problems(context: Context, picture: Picture, task_id: str | None) -> Iterab
 def _row_problems(context: Context, picture: Picture, rows: Sequence[LiveRun]) -> Iterable[Problem]:
     """Say of each live row what is wrong with it: what an applied repair would do comes from the same
     plan that it uses, with the dead runners' trees counted as reaped."""
-    would_reap = {each.seen.key: () for each in plan_files(picture.looked.seen.values()) if isinstance(each, Reap)}
+    would_reap = {
+        each.seen.key: () for each in plan_files(picture.looked.seen.values()) if isinstance(each, Reap)
+    }
     looked = settle.Look(picture.looked.seen, {**would_reap, **picture.looked.reaped})
     actions = {action.row.key: action for action in settle.plan(context, looked, rows)}
     for row in rows:
@@ -255,7 +282,9 @@ def _row_problems(context: Context, picture: Picture, rows: Sequence[LiveRun]) -
         elif _unfinished(context, row, seen):
             yield _problem("unfinished", row, "its deployer is dead and nothing was started", "void")
         elif seen is not None and seen.start and row.runner is not None and seen.start.runner != row.runner:
-            yield _problem("wrong_identity", row, "the row names another runner than the start record", "none")
+            yield _problem(
+                "wrong_identity", row, "the row names another runner than the start record", "none"
+            )
         elif row.state is State.STOPPING and settle.held(seen):
             yield _problem("unfinished", row, "a stop was recorded but the run still lives", "send_stop")
 

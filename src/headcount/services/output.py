@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headcount.domain.output import OutputPage, OutputRequest, shape
 from headcount.runtimes.base import OutputSlice, Placement
-from headcount.services import rights
-from headcount.services.context import Context
 
 
 @dataclass(frozen=True, slots=True)

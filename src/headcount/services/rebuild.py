@@ -46,7 +46,7 @@ def rebuild(context: Context) -> Rebuilt:
             hint="'headcount doctor' says what is wrong",
         )
     tally = Tally()
-    backup = context.registry.rebuild(lambda tx: _fill(context, tx, tally))
+    backup = context.registry.rebuild(lambda tx: _fill(context, tx, tally)).backup
     since = f"since the backup of {backup}" if backup else "of all time: there was no backup"
     lost = (f"reports, findings and events {since}", *tally.lost)
     return Rebuilt(
@@ -102,7 +102,9 @@ def _observe(context: Context, tx: Tx, key: RunKey, path: str) -> None:
         )
         return
     if seen.start and row.runner is None and seen.lock is LockState.HELD:
-        settle.confirm(tx, row, Started(seen.start.runner, seen.start.process, seen.start.started_at), now=now)
+        settle.confirm(
+            tx, row, Started(seen.start.runner, seen.start.process, seen.start.started_at), now=now
+        )
         return
     settle.record(context, tx, settle.refine(context, {key: seen}, act=False), [row])
 
@@ -150,6 +152,7 @@ def _run(context: Context, tx: Tx, key: RunKey, path: str, order: Mapping[str, A
         cwd=order["cwd"],
         path=path,
         deployer=context.placement.self_process(),
+        pidns=context.placement.pid_namespace(),
         reserved_at=order["reserved_at"],
         reserved_boottime=0.0,
         token_hash=rows["token_hash"],

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from headcount.domain.errors import InvalidInput
 from headcount.domain.model import Report, ReportStatus, Run, Severity
 from headcount.services import rights
-from headcount.services.answers import ReportFacts, Reported, iso
+from headcount.services.answers import Reported, ReportFacts, iso
 from headcount.services.context import Context
 from headcount.store.registry import Tx
 
@@ -39,7 +39,7 @@ def progress(
             run.key.agent_id,
             run.key.n,
             run.task_id,
-            status=wanted.value,
+            status=wanted,
             message=message,
             progress=progress,
             late=not run.live,
@@ -65,7 +65,10 @@ def finding(
         NotAllowed: for another agent, or by a run that a newer one has replaced.
     """
     if not TYPE.fullmatch(type):
-        raise InvalidInput(f"finding type {type[:60]!r} is not valid", hint="use a word such as issue, solution, insight or blocker")
+        raise InvalidInput(
+            f"finding type {type[:60]!r} is not valid",
+            hint="use a word such as issue, solution, insight or blocker",
+        )
     wanted = _one_of(Severity, "severity", severity)
     _check_message(message)
     _check_data(data)
@@ -76,7 +79,7 @@ def finding(
             run.key.n,
             run.task_id,
             type=type,
-            severity=wanted.value,
+            severity=wanted,
             message=message,
             data=data,
             late=not run.live,
@@ -109,7 +112,9 @@ def _check_data(data: Mapping[str, object]) -> None:
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"data is not a JSON object: {error}") from None
     if size > DATA_MAX:
-        raise InvalidInput(f"data has {size} bytes, the limit is {DATA_MAX}", hint="write it into a file and name it")
+        raise InvalidInput(
+            f"data has {size} bytes, the limit is {DATA_MAX}", hint="write it into a file and name it"
+        )
 
 
 def _event(context: Context, tx: Tx, kind: str, run: Run, data: Mapping[str, object]) -> None:

@@ -66,11 +66,15 @@ def subject(context: Context, tx: Tx, agent_id: str | None) -> Run:
     if own is not None:
         if agent_id is not None and agent_id != own.key.agent_id:
             raise NotAllowed(
-                f"{own.key.agent_id} cannot speak for {agent_id[:80]}", hint="leave agent_id out: your token says who you are"
+                f"{own.key.agent_id} cannot speak for {agent_id[:80]}",
+                hint="leave agent_id out: your token says who you are",
             )
         return own
     if agent_id is None:
-        raise InvalidInput("no agent named", hint="name one, or call from within an agent, where HEADCOUNT_TOKEN says who asks")
+        raise InvalidInput(
+            "no agent named",
+            hint="name one, or call from within an agent, where HEADCOUNT_TOKEN says who asks",
+        )
     return existing(tx, agent_id)
 
 
@@ -102,7 +106,10 @@ def over(context: Context, tx: Tx, run: Run) -> None:
         if seen.key.agent_id == own.key.agent_id:
             return
         seen = tx.runs.get(seen.parent) if seen.parent else None
-    raise NotAllowed(f"{own.key.agent_id} may not act on {run.key.agent_id}", hint="an agent acts on itself and its descendants")
+    raise NotAllowed(
+        f"{own.key.agent_id} may not act on {run.key.agent_id}",
+        hint="an agent acts on itself and its descendants",
+    )
 
 
 def existing_task(tx: Tx, task_id: str) -> Task:

@@ -11,7 +11,16 @@ from dataclasses import dataclass, field, replace
 
 from headcount.domain.lifecycle import LIVE, Outcome, State
 from headcount.domain.model import ExitRecord, LiveRun, LockState, Presence, RunKey, Seen, Started
-from headcount.domain.plan import Adopt, Reap, RecordEnd, RecordLost, RecordVoid, RowAction, plan_files, plan_rows
+from headcount.domain.plan import (
+    Adopt,
+    Reap,
+    RecordEnd,
+    RecordLost,
+    RecordVoid,
+    RowAction,
+    plan_files,
+    plan_rows,
+)
 from headcount.harnesses.base import Verdict
 from headcount.services.context import Context
 from headcount.store.registry import Tx
@@ -90,10 +99,14 @@ def plan(context: Context, looked: Look, rows: Sequence[LiveRun]) -> list[RowAct
 def _apply(context: Context, tx: Tx, action: RowAction, now: float) -> bool:
     match action:
         case Adopt(row, start):
-            return confirm(tx, row, Started(start.runner, start.process, start.started_at), now=now, adopted=True)
+            return confirm(
+                tx, row, Started(start.runner, start.process, start.started_at), now=now, adopted=True
+            )
         case RecordEnd(row, exit_record, start):
             if row.runner is None and start is not None:
-                confirm(tx, row, Started(start.runner, start.process, start.started_at), now=now, adopted=True)
+                confirm(
+                    tx, row, Started(start.runner, start.process, start.started_at), now=now, adopted=True
+                )
             return end(context, tx, row, exit_record, now=now)
         case RecordVoid(row, reason):
             return start_failed(tx, row, reason, now=now)

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from headcount.domain.errors import HeadcountError
+from headcount.domain.errors import HeadcountError, NotAllowed
 from headcount.domain.lifecycle import State
 from headcount.domain.model import LiveRun, LockState, Run, RunKey, Seen
 from headcount.services import rights, settle
 from headcount.services.answers import Halted, Stopped
 from headcount.services.context import Context
+from headcount.store.registry import Tx
 
 SETTLE_TIME: Final = 5.0
 """Seconds beyond the grace in which a runner ends what it must kill and writes its exit record."""
 
+STILL_ENDING: Final = "it has not ended yet; it is killed as soon as it can be"
 POLL: Final = (0.001, 0.05)
 """Seconds between looks while a run ends: the first, and the longest after doubling."""
 
@@ -47,13 +49,19 @@ def _intend(context: Context, agent_id: str, reason: str) -> Run:
         return run
 
 
-def mark(context: Context, tx: settle.Tx, key: RunKey, task_id: str, reason: str) -> bool:
+def mark(context: Context, tx: Tx, key: RunKey, task_id: str, reason: str) -> bool:
     """Record that a run is to stop, and who wants it."""
     by, now = context.caller.agent_id or "person", context.clock.now()
     changed = tx.runs.stop_asked(key, reason=reason, by=by, now=now)
     if changed:
         tx.events.add(
-            "stop_asked", task_id=task_id, agent_id=key.agent_id, run=key.n, reason=reason, data={"by": by}, now=now
+            "stop_asked",
+            task_id=task_id,
+            agent_id=key.agent_id,
+            run=key.n,
+            reason=reason,
+            data={"by": by},
+            now=now,
         )
     return changed
 
@@ -71,7 +79,7 @@ def _end(context: Context, run: Run, grace: float) -> Stopped:
     if not after.live:
         context.placement.unmark(run.key)
         context.views.close(run.key.agent_id)
-    return stopped(after, was_live=True, note="" if not after.live else "it has not ended yet; it is killed as soon as it can be")
+    return stopped(after, was_live=True, note=STILL_ENDING if after.live else "")
 
 
 def _until_over(context: Context, run: Run, grace: float) -> Seen:
@@ -128,7 +136,7 @@ def halt(context: Context, *, reason: str) -> Halted:
 def person_only(context: Context) -> None:
     """Raise NotAllowed if an agent asks."""
     if context.token is not None or context.caller.agent_id is not None:
-        raise rights.NotAllowed("only a person may halt the fleet or lift a halt")
+        raise NotAllowed("only a person may halt the fleet or lift a halt")
 
 
 def _raise_flag(context: Context, reason: str) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from headcount.domain.errors import InvalidInput, Refused
+from headcount.domain.errors import InvalidInput, NotAllowed, Refused
 from headcount.domain.ids import TASK_PREFIX, check_role, new_id
+from headcount.domain.lifecycle import LIVE, State
 from headcount.domain.model import Message, Task, TaskContext, TaskState
 from headcount.services import agents, findings, report, rights, settle
 from headcount.services.answers import TaskFacts, TaskList, TaskStatus, iso
@@ -64,7 +65,7 @@ def create(context: Context, new: NewTask) -> TaskFacts:
     with context.registry.write("create task") as tx:
         by = rights.caller_run(context, tx)
         if by is not None:
-            raise rights.NotAllowed("an agent does not create tasks", hint="spawn a child for the work instead")
+            raise NotAllowed("an agent does not create tasks", hint="spawn a child for the work instead")
         tx.tasks.add(task)
         tx.events.add("task_created", task_id=task.task_id, data={"project": task.project}, now=now)
     return facts(task)
@@ -106,7 +107,8 @@ def _context(new: NewTask) -> TaskContext:
         constraints=new.constraints,
         relevant_files=new.relevant_files,
         conversation=tuple(
-            Message(each.get("role", "user"), each.get("content", ""), each.get("timestamp")) for each in new.conversation
+            Message(each.get("role", "user"), each.get("content", ""), each.get("timestamp"))
+            for each in new.conversation
         ),
     )
 
@@ -122,7 +124,10 @@ def _limit(name: str, given: int | None, default: int) -> int:
 def _rules(given: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, ...]] | None:
     if given is None:
         return None
-    return {check_role(parent): tuple(check_role(child) for child in children) for parent, children in given.items()}
+    return {
+        check_role(parent): tuple(check_role(child) for child in children)
+        for parent, children in given.items()
+    }
 
 
 def page(context: Context, *, state: str | None, limit: int, cursor: str | None) -> TaskList:
@@ -133,8 +138,10 @@ def page(context: Context, *, state: str | None, limit: int, cursor: str | None)
     except ValueError:
         raise InvalidInput(f"task state {state!r} is not one of {', '.join(TaskState)}") from None
     with context.registry.read() as tx:
-        found = tx.tasks.page(wanted, limit + 1, cursor)
-    return TaskList(tuple(map(facts, found[:limit])), found[limit - 1].task_id if len(found) > limit else None)
+        found = tx.tasks.page(wanted, limit=limit + 1, before=cursor)
+    return TaskList(
+        tuple(map(facts, found[:limit])), found[limit - 1].task_id if len(found) > limit else None
+    )
 
 
 def status(context: Context, task_id: str) -> TaskStatus:
@@ -143,17 +150,25 @@ def status(context: Context, task_id: str) -> TaskStatus:
     with context.registry.read() as tx:
         task = rights.existing_task(tx, task_id)
         live = tx.runs.live_of_task(task_id)
-        ended = tx.runs.ended_of_task(task_id, limit=ENDED_SHOWN)
+        latest = tx.runs.page(task_id, all=True, limit=ENDED_SHOWN + len(live))
+        ended = [run for run in latest if not run.live][:ENDED_SHOWN]
         return TaskStatus(
             task=facts(task),
             agents=tuple(agents.of(context, tx, run) for run in (*live, *ended)),
-            counts=tx.runs.counts(task_id),
+            counts=_counts(tx, task_id),
             refusals=tx.events.refusals(task_id),
-            findings_by_severity=tx.findings.summary(task_id)["by_severity"],
+            findings_by_severity=tx.findings.summary(task_id).by_severity,
             recent_reports=tuple(map(report.facts, tx.reports.recent(task_id, limit=RECENT))),
             recent_findings=tuple(map(findings.facts, tx.findings.recent(task_id, limit=RECENT))),
             halted=context.home.halted.exists(),
         )
+
+
+def _counts(tx: Tx, task_id: str) -> dict[str, int]:
+    """Return a task's agents by state and outcome, with how many are live and how many it had."""
+    found = tx.runs.counts(task_id)
+    live = sum(found[state] for state in LIVE)
+    return {"total": sum(found[state] for state in State), "live": live, **found}
 
 
 def close(context: Context, task_id: str) -> TaskFacts:
@@ -201,7 +216,7 @@ def archive(context: Context, task_id: str) -> TaskFacts:
 
 def _person_only(context: Context, tx: Tx) -> None:
     if rights.caller_run(context, tx) is not None:
-        raise rights.NotAllowed("only a person closes or archives tasks")
+        raise NotAllowed("only a person closes or archives tasks")
 
 
 def _move(context: Context, tx: Tx, task_id: str, from_: tuple[TaskState, ...], to: TaskState) -> TaskFacts:

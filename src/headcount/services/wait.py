@@ -117,7 +117,14 @@ def _done(wish: Wish, runs: Sequence[Run], satisfied: set[str]) -> bool:
 
 
 def _answer(
-    context: Context, tx: Tx, wish: Wish, runs: Sequence[Run], satisfied: set[str], *, done: bool, passed: float
+    context: Context,
+    tx: Tx,
+    wish: Wish,
+    runs: Sequence[Run],
+    satisfied: set[str],
+    *,
+    done: bool,
+    passed: float,
 ) -> Waited:
     pending = tuple(run.key.agent_id for run in runs if run.key.agent_id not in satisfied)
     shown = [run for run in runs if run.key.agent_id in satisfied] if wish.any and done else runs

@@ -1,0 +1,80 @@
+"""What a deploy is asked for, and the checks that need neither the registry nor the machine's state."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+
+from headcount.domain.errors import InvalidInput
+from headcount.domain.ids import check_id, check_role
+from headcount.harnesses.base import Harness
+from headcount.services.context import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a caller asks for, not yet checked."""
+
+    task_id: str
+    role: str
+    prompt: str | None
+    harness: str
+    command: tuple[str, ...]
+    parent: str | None
+    model: str | None
+    effort: str | None
+    cwd: str | None
+    env: tuple[str, ...]
+    allow_duplicate_role: bool
+    allow_same_work: bool
+    idempotency_key: str | None
+
+    def fingerprint(self) -> str:
+        """Return what tells a repeated request from a different one with the same key."""
+        return hashlib.sha256(repr(replace(self, env=())).encode()).hexdigest()
+
+
+def validate(context: Context, request: Request) -> Harness:
+    """Check all that needs neither the registry nor the machine."""
+    check_id("task", request.task_id)
+    check_role(request.role)
+    if request.parent is not None:
+        check_id("agent", request.parent)
+    harness = context.harness(request.harness)
+    _check_prompt(request.prompt, harness, context.settings.limits.prompt_max_bytes)
+    if harness.needs_command and not request.command:
+        raise InvalidInput(
+            f"harness {harness.name} needs a command", hint="give it behind '--', such as -- ./work.sh"
+        )
+    if request.command and not harness.needs_command:
+        raise InvalidInput(
+            f"harness {harness.name} takes no command",
+            hint="leave out what stands behind '--', or use --harness command",
+        )
+    if any(
+        "\0" in word
+        for word in (*request.command, request.model or "", request.effort or "", request.cwd or "")
+    ):
+        raise InvalidInput("a NUL character cannot be passed on", hint="remove it")
+    return harness
+
+
+def _check_prompt(prompt: str | None, harness: Harness, most: int) -> None:
+    if prompt is None:
+        if harness.needs_prompt:
+            raise InvalidInput(f"harness {harness.name} needs a prompt", hint="say what the agent is to do")
+        return
+    if not prompt.strip():
+        raise InvalidInput("the prompt is blank", hint="say what the agent is to do, or leave the prompt out")
+    size = len(prompt.encode("utf-8", "surrogateescape"))
+    if size > most:
+        raise InvalidInput(
+            f"the prompt has {size} bytes, the limit is {most}",
+            hint="put the material into a file and name it in the prompt (setting prompt_max_bytes)",
+        )
+
+
+def check_cwd(cwd: str | None) -> None:
+    if cwd is not None and not os.path.isdir(cwd):
+        raise InvalidInput(f"{cwd} is not a directory", hint="name an existing directory")
