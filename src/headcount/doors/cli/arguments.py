@@ -69,10 +69,21 @@ def harness_options(command: _F) -> _F:
     """Give a command what every deploy takes."""
     for option in reversed(
         (
-            click.option("--harness", metavar="NAME", help="claude, command, script, ... [default: command with CMD, else claude]"),
+            click.option(
+                "--harness",
+                metavar="NAME",
+                help="claude, command, script, ... [default: command with CMD, else claude]",
+            ),
             click.option("--model", metavar="NAME", help="The harness's model."),
-            click.option("--effort", metavar="LEVEL", help="How hard the model thinks, where the harness has that."),
-            click.option("--env", multiple=True, metavar="NAME", help="A further variable of yours that the agent gets; repeatable."),
+            click.option(
+                "--effort", metavar="LEVEL", help="How hard the model thinks, where the harness has that."
+            ),
+            click.option(
+                "--env",
+                multiple=True,
+                metavar="NAME",
+                help="A further variable of yours that the agent gets; repeatable.",
+            ),
         )
     ):
         command = option(command)
@@ -80,7 +91,9 @@ def harness_options(command: _F) -> _F:
 
 
 def prompt_options(command: _F) -> _F:
-    command = click.option("--prompt-file", metavar="FILE", help="Read the prompt from a file; - is stdin.")(command)
+    command = click.option("--prompt-file", metavar="FILE", help="Read the prompt from a file; - is stdin.")(
+        command
+    )
     return click.option("--prompt", metavar="TEXT", help="What the agent is to do.")(command)
 
 

@@ -14,7 +14,7 @@ import click
 )
 @click.pass_context
 def audit(context: click.Context) -> int:
-    """Prove the guarantees by behaviour, in a scratch home and in under a minute; live agents are not touched.
+    """Prove the guarantees by behaviour, in a scratch home; live agents are not touched.
 
     Exit code 1: not ready for production; the table says why. --help shows its options.
     """

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 _MOST: Final = 100
 
 
-def complete_agent(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_agent(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Offer live agents; where none fits, ended ones."""
     from click.shell_completion import CompletionItem
 
@@ -26,13 +28,17 @@ def complete_agent(context: click.Context, parameter: click.Parameter, incomplet
                 agents = fleet.list_agents(all=ended, limit=_MOST).agents
                 fits = [each for each in agents if each.agent_id.startswith(incomplete)]
                 if fits:
-                    return [CompletionItem(each.agent_id, help=f"{each.outcome or each.state}") for each in fits]
+                    return [
+                        CompletionItem(each.agent_id, help=f"{each.outcome or each.state}") for each in fits
+                    ]
     except HeadcountError:
         return []
     return []
 
 
-def complete_task(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_task(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Offer tasks, newest first."""
     from click.shell_completion import CompletionItem
 

@@ -25,12 +25,21 @@ def completion(*, shell: str, as_json: bool) -> None:
 
     Commands, options and the ids of tasks and agents are completed.
     """
-    script = f"{_instructions(shell)}\n{_script(shell)}"
-    show({"shell": shell, "file": _FILES[shell], "script": script}, as_json=as_json, text=lambda: script.rstrip())
+    head, script = _instructions(shell), _script(shell).lstrip()
+    if script.startswith("#compdef"):  # zsh wants that on the first line
+        first, _, script = script.partition("\n")
+        head = f"{first}\n{head}"
+    script = f"{head}\n{script}"
+    show(
+        {"shell": shell, "file": _FILES[shell], "script": script},
+        as_json=as_json,
+        text=script.rstrip,
+    )
 
 
 def _instructions(shell: str) -> str:
-    return f"# headcount: completion for {shell}. To install it:\n#   headcount completion {shell} > {_FILES[shell]}{_MORE.get(shell, '')}"
+    install = f"#   headcount completion {shell} > {_FILES[shell]}{_MORE.get(shell, '')}"
+    return f"# headcount: completion for {shell}. To install it:\n{install}"
 
 
 def _script(shell: str) -> str:
@@ -40,5 +49,6 @@ def _script(shell: str) -> str:
     from headcount.doors.cli.root import root
 
     made = get_completion_class(shell)
-    assert made is not None, "click has all three"  # noqa: S101 - for the type checker
+    if made is None:
+        raise click.UsageError(f"There is no completion for {shell}.")
     return ShellComplete.source(made(root, {}, "headcount", COMPLETE_VARIABLE))

@@ -14,7 +14,7 @@ import click
 )
 @click.pass_context
 def demo(context: click.Context) -> int:
-    """Watch a fleet do a whole job over a git repository that it makes: real processes, races, a kill and a repair.
+    """Watch a fleet do a whole job over a git repository that it makes: races, a kill and a repair.
 
     It needs no key and leaves nothing. Exit code 1: the count was ever wrong. --help shows its options.
     """

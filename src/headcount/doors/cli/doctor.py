@@ -69,12 +69,20 @@ def problems(found: Diagnosis | Health) -> list[str]:
 
 def _rows(found: Sequence[Problem]) -> list[str]:
     rows = [(each.kind, each.subject, each.action, harmless(each.detail)) for each in found]
-    return [table(rows, head=("PROBLEM", "WHAT", "REPAIR", "WHY"), last=max(terminal.width(), 120))] if rows else []
+    return (
+        [table(rows, head=("PROBLEM", "WHAT", "REPAIR", "WHY"), last=max(terminal.width(), 120))]
+        if rows
+        else []
+    )
 
 
 @click.command(short_help="Make registry and machine agree.")
 @click.option("--apply", "apply_", is_flag=True, help="Do it; without it, only say what would be done.")
-@click.option("--rebuild", is_flag=True, help="Make a quarantined registry anew from the last backup and the run directories.")
+@click.option(
+    "--rebuild",
+    is_flag=True,
+    help="Make a quarantined registry anew from the last backup and the run directories.",
+)
 @click.option("--task", metavar="TASK", shell_complete=complete_task, help="Only what belongs to this task.")
 @json_option
 def repair(*, apply_: bool, rebuild: bool, task: str | None, as_json: bool) -> int:
@@ -94,7 +102,9 @@ def repair(*, apply_: bool, rebuild: bool, task: str | None, as_json: bool) -> i
 
 
 def _repaired(health: Health) -> str:
-    lines = [f"Registry: {health.live_rows}, Tmux: {health.sessions_count}, Diff: {health.live_rows - health.live_runs}"]
+    differ = health.live_rows - health.live_runs
+    count = f"Running: {health.live_runs}, Tmux: {health.sessions_count}, Diff: {differ}"
+    lines = [f"Registry: {health.live_rows}, {count}"]
     if health.done:
         lines += ["done:", *_rows(health.done)]
     left = problems(health)

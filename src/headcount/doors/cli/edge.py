@@ -70,7 +70,9 @@ def _usage(error: click.UsageError, *, as_json: bool) -> int:
         return EXIT_USAGE
     path = error.ctx.command_path if error.ctx else "headcount"
     hint = f"see '{path} --help'"
-    return _failed({"code": "usage", "message": error.format_message(), "hint": hint}, EXIT_USAGE, as_json=as_json)
+    return _failed(
+        {"code": "usage", "message": error.format_message(), "hint": hint}, EXIT_USAGE, as_json=as_json
+    )
 
 
 def _failed(facts: Mapping[str, Any], code: int, *, as_json: bool) -> int:
@@ -95,7 +97,7 @@ def _unexpected(error: Exception, *, as_json: bool) -> int:
     facts = {
         "code": "unexpected",
         "message": f"this should not have happened: {type(error).__name__}: {error}",
-        "hint": "set HEADCOUNT_DEBUG=1 to see where, and please report it; 'headcount doctor' shows what stands",
+        "hint": "set HEADCOUNT_DEBUG=1 to see where, and please report it",
     }
     return _failed(facts, EXIT_INFRASTRUCTURE, as_json=as_json)
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Show what the agents of a task discovered.")
 @click.argument("task", metavar="[TASK]", required=False, shell_complete=complete_task)
-@click.option("--severity", type=click.Choice(["critical", "high", "medium", "low", "info"]), help="Only these.")
+@click.option(
+    "--severity", type=click.Choice(["critical", "high", "medium", "low", "info"]), help="Only these."
+)
 @click.option("--type", "type_", metavar="TYPE", help="Only this type.")
 @click.option("--agent", metavar="AGENT", shell_complete=complete_agent, help="Only this agent's.")
 @click.option("--since", metavar="TIME", help="Only since an ISO 8601 time.")

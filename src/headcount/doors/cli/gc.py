@@ -17,8 +17,20 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Move old run directories to the trash.")
 @click.option("--apply", "apply_", is_flag=True, help="Do it; without it, only say what would go.")
-@click.option("--older-than", type=Span(), default="14d", show_default=True, metavar="TIME", help="Runs that ended longer ago.")
-@click.option("--max-size", type=Size(), metavar="SIZE", help="And the oldest others, until all ended runs fit, such as 2G.")
+@click.option(
+    "--older-than",
+    type=Span(),
+    default="14d",
+    show_default=True,
+    metavar="TIME",
+    help="Runs that ended longer ago.",
+)
+@click.option(
+    "--max-size",
+    type=Size(),
+    metavar="SIZE",
+    help="And the oldest others, until all ended runs fit, such as 2G.",
+)
 @json_option
 def gc(*, apply_: bool, older_than: float, max_size: int | None, as_json: bool) -> None:
     """Move the directories of ended runs to the trash folder and prune the journal. Never anything live.

@@ -53,7 +53,9 @@ def picture(fleet: Headcount, agents: Sequence[AgentFacts], *, ended: bool) -> l
 
 def _descriptions(fleet: Headcount, wanted: set[str]) -> dict[str, str]:
     """Return what the tasks are about, of the latest page: a tree is drawn whether or not it is known."""
-    return {each.task_id: each.description for each in fleet.list_tasks(limit=200).tasks if each.task_id in wanted}
+    return {
+        each.task_id: each.description for each in fleet.list_tasks(limit=200).tasks if each.task_id in wanted
+    }
 
 
 def _watch(fleet: Headcount, *, task_id: str | None, ended: bool, limit: int | None) -> None:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from headcount.services.answers import Reported
 
 _agent_option = click.option(
-    "--agent", metavar="AGENT", shell_complete=complete_agent, help="For whom; inside an agent only itself [default]."
+    "--agent",
+    metavar="AGENT",
+    shell_complete=complete_agent,
+    help="For whom; inside an agent only itself [default].",
 )
 
 
@@ -47,7 +50,9 @@ def report(*, status: str, message: str, progress: int | None, agent: str | None
 @click.option("--data", metavar="JSON", help="Facts that belong to it, as one JSON object.")
 @_agent_option
 @json_option
-def finding(*, type_: str, message: str, severity: str, data: str | None, agent: str | None, as_json: bool) -> None:
+def finding(
+    *, type_: str, message: str, severity: str, data: str | None, agent: str | None, as_json: bool
+) -> None:
     """Report something that you discovered, from inside an agent. TYPE is a word such as bug or risk."""
     facts = _data(data)
     with fleets.opened() as fleet:

@@ -40,7 +40,11 @@ class Root(click.Group):
         """Complete from the table: importing every command for one TAB would take a second."""
         from click.shell_completion import CompletionItem
 
-        found = [CompletionItem(name, help=short) for name, (_, short) in COMMANDS.items() if name.startswith(incomplete)]
+        found = [
+            CompletionItem(name, help=short)
+            for name, (_, short) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
         return found or click.Command.shell_complete(self, ctx, incomplete)
 
 

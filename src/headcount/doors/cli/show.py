@@ -14,7 +14,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 def json_option(command: _F) -> _F:
     """Give a command `--json`; it arrives as `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON object.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON object.")(
+        command
+    )
 
 
 def show(answer: Any, *, as_json: bool, text: Callable[[], str]) -> None:

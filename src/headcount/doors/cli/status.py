@@ -39,7 +39,11 @@ def _said(answer: TaskStatus) -> str:
     ]
     lines += [f"refused: {_counted(answer.refusals)}"] if answer.refusals else []
     lines += [f"findings: {_counted(answer.findings_by_severity)}"] if answer.findings_by_severity else []
-    lines += [paint("halted: new deploys are refused until 'headcount halt --release'", "bad")] if answer.halted else []
+    lines += (
+        [paint("halted: new deploys are refused until 'headcount halt --release'", "bad")]
+        if answer.halted
+        else []
+    )
     drawn = tree.draw(answer.agents, now=terminal.now(), width=width, tasks={task.task_id: task.description})
     lines = [*(drawn or [fit(f"{task.task_id}  {harmless(task.description)}", width)]), *lines]
     lines += [

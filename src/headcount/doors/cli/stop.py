@@ -29,7 +29,9 @@ _AT_ONCE: Final = 16
 @click.option("--grace", type=Span(), metavar="TIME", help="Time between TERM and KILL.")
 @click.option("--reason", metavar="TEXT", default="", help="For the record.")
 @json_option
-def stop(*, agents: tuple[str, ...], task: str | None, grace: float | None, reason: str, as_json: bool) -> int:
+def stop(
+    *, agents: tuple[str, ...], task: str | None, grace: float | None, reason: str, as_json: bool
+) -> int:
     """Stop agents with all of their processes: TERM, then after a grace KILL.
 
     Answers when they are over. Exit code 1: something of them is left, and is listed.
@@ -88,7 +90,9 @@ def _meant(fleet: Headcount, agents: Sequence[str], task: str | None) -> tuple[s
 
 
 def _answer(stopped: tuple[Stopped, ...], *, as_json: bool) -> int:
-    show({"stopped": stopped}, as_json=as_json, text=lambda: "\n".join(map(line, stopped)) or "no live agents")
+    show(
+        {"stopped": stopped}, as_json=as_json, text=lambda: "\n".join(map(line, stopped)) or "no live agents"
+    )
     return EXIT_FAILED if any(each.survivors for each in stopped) else EXIT_DONE
 
 
@@ -105,6 +109,10 @@ def line(each: Stopped) -> str:
 
 
 def _halted(answer: Halted) -> str:
-    state = "halted: new deploys are refused until 'headcount halt --release'" if answer.halted else "released: deploys are admitted again"
+    state = (
+        "halted: new deploys are refused until 'headcount halt --release'"
+        if answer.halted
+        else "released: deploys are admitted again"
+    )
     lines = [*map(line, answer.stopped), state]
     return "\n".join([*lines, answer.note] if answer.note else lines)

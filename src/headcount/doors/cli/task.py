@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,49 +29,45 @@ def task() -> None:
 @task.command(short_help="Create a task.")
 @click.argument("description")
 @click.option("--project", metavar="DIR", help="The directory that agents work in [default: this one].")
-@click.option("--priority", type=click.Choice(["P0", "P1", "P2", "P3"]), default="P2", show_default=True, help="How urgent.")
+@click.option(
+    "--priority",
+    type=click.Choice(["P0", "P1", "P2", "P3"]),
+    default="P2",
+    show_default=True,
+    help="How urgent.",
+)
 @click.option("--background", metavar="TEXT", default="", help="What an agent should know before it begins.")
-@click.option("--deliverable", "deliverables", multiple=True, metavar="TEXT", help="What is to be there at the end; repeatable.")
-@click.option("--criterion", "criteria", multiple=True, metavar="TEXT", help="When it is a success; repeatable.")
-@click.option("--constraint", "constraints", multiple=True, metavar="TEXT", help="What must not happen; repeatable.")
-@click.option("--file", "files", multiple=True, metavar="PATH", help="A file that matters; repeatable.")
+@click.option(
+    "--deliverable",
+    "deliverables",
+    multiple=True,
+    metavar="TEXT",
+    help="What is to be there at the end; repeatable.",
+)
+@click.option(
+    "--criterion", "success_criteria", multiple=True, metavar="TEXT", help="When it is a success; repeatable."
+)
+@click.option(
+    "--constraint", "constraints", multiple=True, metavar="TEXT", help="What must not happen; repeatable."
+)
+@click.option(
+    "--file", "relevant_files", multiple=True, metavar="PATH", help="A file that matters; repeatable."
+)
 @click.option("--max-live", type=_LIMIT, help="Most agents live at once.")
 @click.option("--max-agents", type=_LIMIT, help="Most agents over the task's whole life.")
 @click.option("--max-depth", type=_LIMIT, help="Deepest child; roots are at depth 1.")
-@click.option("--spawn-rule", "rules", multiple=True, metavar="ROLE=ROLE,...", help="Which roles a role may deploy; repeatable.")
+@click.option(
+    "--spawn-rule",
+    "rules",
+    multiple=True,
+    metavar="ROLE=ROLE,...",
+    help="Which roles a role may deploy; repeatable.",
+)
 @json_option
-def create(
-    *,
-    description: str,
-    project: str | None,
-    priority: str,
-    background: str,
-    deliverables: tuple[str, ...],
-    criteria: tuple[str, ...],
-    constraints: tuple[str, ...],
-    files: tuple[str, ...],
-    max_live: int | None,
-    max_agents: int | None,
-    max_depth: int | None,
-    rules: tuple[str, ...],
-    as_json: bool,
-) -> None:
+def create(*, description: str, rules: tuple[str, ...], as_json: bool, **asked: Any) -> None:
     """Create a task and print its id."""
     with fleets.opened() as fleet:
-        made = fleet.create_task(
-            description,
-            project=project,
-            priority=priority,
-            background=background,
-            deliverables=deliverables,
-            success_criteria=criteria,
-            constraints=constraints,
-            relevant_files=files,
-            max_live=max_live,
-            max_agents=max_agents,
-            max_depth=max_depth,
-            spawn_rules=_rules(rules),
-        )
+        made = fleet.create_task(description, spawn_rules=_rules(rules), **asked)
     show(made, as_json=as_json, text=lambda: made.task_id)
 
 
@@ -127,8 +123,13 @@ def _facts(facts: TaskFacts) -> str:
     ]
     if facts.closed_at:
         rows.append(("closed", facts.closed_at))
-    rows.extend(("spawn rule", f"{role} -> {', '.join(may) or 'nobody'}") for role, may in (facts.spawn_rules or {}).items())
-    return "\n".join([paint(harmless(facts.description), "bold"), *(f"{name:<11}{value}" for name, value in rows)])
+    rows.extend(
+        ("spawn rule", f"{role} -> {', '.join(may) or 'nobody'}")
+        for role, may in (facts.spawn_rules or {}).items()
+    )
+    return "\n".join(
+        [paint(harmless(facts.description), "bold"), *(f"{name:<11}{value}" for name, value in rows)]
+    )
 
 
 @task.command(short_help="Close a task.")

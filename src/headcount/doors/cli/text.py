@@ -57,7 +57,10 @@ def columns(text: str) -> int:
     """Return how many columns `text` takes."""
     if text.isascii():
         return len(text)
-    return sum(0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in _WIDE) for each in text)
+    return sum(
+        0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in _WIDE)
+        for each in text
+    )
 
 
 def fit(text: str, width: int) -> str:
@@ -84,7 +87,7 @@ def paint(text: str, *names: str) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), last: int | None = None) -> str:
-    """Return rows in columns, two blanks apart; the last column is cut to what is left of `last` (the terminal)."""
+    """Return rows in columns; the last one is cut to what is left of `last` columns (the terminal's)."""
     every = [list(head), *map(list, rows)] if head else [list(row) for row in rows]
     if not every:
         return ""

@@ -37,7 +37,9 @@ def word(agent: AgentFacts) -> str:
     return agent.outcome or agent.state
 
 
-def draw(agents: Sequence[AgentFacts], *, now: float, width: int, tasks: Mapping[str, str] | None = None) -> list[str]:
+def draw(
+    agents: Sequence[AgentFacts], *, now: float, width: int, tasks: Mapping[str, str] | None = None
+) -> list[str]:
     """Return the lines of the tree, grouped by task; `tasks` has the descriptions."""
     drawn: list[str] = []
     lines = [(task, list(_branches(members))) for task, members in _by_task(agents).items()]

@@ -22,7 +22,11 @@ def version(*, as_json: bool) -> None:
         "tmux": _tmux(),
         "system": f"{platform.system()} {platform.release()}",
     }
-    show(facts, as_json=as_json, text=lambda: "\n".join(f"{name:<10} {value or 'not found'}" for name, value in facts.items()))
+    show(
+        facts,
+        as_json=as_json,
+        text=lambda: "\n".join(f"{name:<10} {value or 'not found'}" for name, value in facts.items()),
+    )
 
 
 def _sqlite() -> str:

@@ -29,10 +29,20 @@ _STEP_SHOWN: Final = 1.0
 @click.argument("agents", nargs=-1, metavar="[AGENT]...", shell_complete=complete_agent)
 @click.option("--task", metavar="TASK", shell_complete=complete_task, help="All agents of this task.")
 @click.option("--any", "any_", is_flag=True, help="Until one has ended, not all.")
-@click.option("--until", type=click.Choice(["ended", "reported"]), default="ended", show_default=True, help="What to wait for.")
-@click.option("--timeout", type=Span(), metavar="TIME", help="Give up after so long, such as 90 or 5m (exit code 6).")
+@click.option(
+    "--until",
+    type=click.Choice(["ended", "reported"]),
+    default="ended",
+    show_default=True,
+    help="What to wait for.",
+)
+@click.option(
+    "--timeout", type=Span(), metavar="TIME", help="Give up after so long, such as 90 or 5m (exit code 6)."
+)
 @json_option
-def wait(*, agents: tuple[str, ...], task: str | None, any_: bool, until: str, timeout: float | None, as_json: bool) -> int:
+def wait(
+    *, agents: tuple[str, ...], task: str | None, any_: bool, until: str, timeout: float | None, as_json: bool
+) -> int:
     """Wait until agents have ended: those named, those of a task, or all live ones.
 
     Exit code 0: all that ended completed. 1: one did not. 6: time ran out; the agents go on.
@@ -67,7 +77,9 @@ def _wait(
         step = _STEP_SHOWN if shown else _STEP
         if timeout is not None:
             step = min(step, max(0.0, timeout - spent))
-        waited = fleet.wait_for_agents(ids, task_id=task_id, any=any_, until=until, timeout=step, cursor=cursor)
+        waited = fleet.wait_for_agents(
+            ids, task_id=task_id, any=any_, until=until, timeout=step, cursor=cursor
+        )
         cursor = waited.cursor
         spent = terminal.ticking() - begun
         if waited.done or (timeout is not None and spent >= timeout):
