@@ -50,4 +50,4 @@ mutants: dev ## Break each invariant and limit once; a test must notice
 
 clean: ## Remove what make made
 	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
