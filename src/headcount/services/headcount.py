@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from headcount.domain.lifecycle import State
-from headcount.domain.model import LiveRun, LockState, Presence, Run, RunKey, Seen
+from headcount.domain.model import LiveRun, LockState, Presence, Process, Run, RunKey, Seen
 from headcount.domain.plan import (
     Adopt,
     Orphan,
@@ -23,7 +24,9 @@ from headcount.services import settle, stop
 from headcount.services.answers import Health, Problem, SessionFacts
 from headcount.services.context import Context
 
-VIEW_TRIES = 3
+VIEW_DUE: Final = 1.0
+"""Seconds after its start in which a run has its session; before that none is missed."""
+VIEW_TRIES: Final = 3
 """A view that dies this often stays down: something is wrong with it that a fourth will not mend."""
 
 
@@ -46,13 +49,21 @@ def repair(context: Context, *, dry_run: bool, task_id: str | None) -> Health:
     """Compare, and unless `dry_run` bring rows, runs and views together."""
     if dry_run:
         return check(context, task_id=task_id)
-    before = check(context, task_id=task_id)
     done = tick(context, task_id=task_id, strays=True)
-    return replace(check(context, task_id=task_id), dry_run=False, done=tuple(done) or _views_done(before))
+    if _await_killed(context, [each for each in done if each.action in ("kill_stray", "send_stop")]):
+        done += [each for each in tick(context, task_id=task_id, strays=True) if each.action != "unmark"]
+    return replace(check(context, task_id=task_id), dry_run=False, done=tuple(done))
 
 
-def _views_done(before: Health) -> tuple[Problem, ...]:
-    return before.foreign_sessions or ()
+def _await_killed(context: Context, killed: Sequence[Problem]) -> bool:
+    """Give runs that were told to end the time to do so; return whether there were any."""
+    for each in killed:
+        if each.agent_id is not None and each.run is not None:
+            key = RunKey(each.agent_id, each.run)
+            marked = {seen.key: seen.path for seen in context.placement.look()}
+            if key in marked:
+                stop.until_over(context, key, marked[key], grace=0.0)
+    return bool(killed)
 
 
 def tick(context: Context, *, task_id: str | None = None, strays: bool = False) -> list[Problem]:
@@ -74,7 +85,7 @@ def tick(context: Context, *, task_id: str | None = None, strays: bool = False) 
     over = {problem.agent_id for problem in done if problem.kind != "unfinished" or problem.action != "adopt"}
     rows = [row for row in rows if row.key.agent_id not in over]
     done += _resend_stops(context, looked, rows)
-    done += _end_orphans(context, looked, rows, task_id=task_id, strays=strays)
+    done += _end_orphans(context, looked, task_id=task_id, strays=strays)
     done += _mend_views(context, looked, rows, sessions, task_id)
     return done
 
@@ -95,7 +106,7 @@ def _resend_stops(context: Context, looked: settle.Look, rows: Sequence[LiveRun]
 
 
 def _end_orphans(
-    context: Context, looked: settle.Look, rows: Sequence[LiveRun], *, task_id: str | None, strays: bool
+    context: Context, looked: settle.Look, *, task_id: str | None, strays: bool
 ) -> list[Problem]:
     """End runs that live without a live row, and take finished ones out of `live/`."""
     done = []
@@ -151,20 +162,23 @@ def _mend_views(
     if sessions is None or context.views.available() is not None:
         return []
     names = {each.name for each in sessions}
-    done = []
-    for row in _viewless(context, looked, rows, names):
-        with context.registry.write("view") as tx:
-            tries = tx.runs.view_failed(row.key)
-        if tries > VIEW_TRIES:
-            continue
-        assert row.runner is not None
-        context.views.show(
-            row.key, row.path, runner_pid=row.runner.pid, renders=context.harness(row.harness).renders
-        )
-        done.append(_problem("view_missing", row, "no session shows it", "show_view"))
-    if task_id is None:
-        done += _close_stale(context, sessions)
-    return done
+    missing = _viewless(context, looked, rows, names)
+    if names:  # the server stands, so these died one by one; the loss of the server is no fault of theirs
+        missing = _worth_another_try(context, missing)
+    for row, runner in missing:
+        renders = context.harness(row.harness).renders
+        context.views.show(row.key, row.path, runner_pid=runner.pid, renders=renders)
+    done = [_problem("view_missing", row, "no session shows it", "show_view") for row, _ in missing]
+    return done if task_id is not None else done + _close_stale(context, sessions)
+
+
+def _worth_another_try(
+    context: Context, missing: Sequence[tuple[LiveRun, Process]]
+) -> list[tuple[LiveRun, Process]]:
+    if not missing:
+        return []
+    with context.registry.write("views") as tx:
+        return [each for each in missing if tx.runs.view_failed(each[0].key) <= VIEW_TRIES]
 
 
 def _close_stale(context: Context, sessions: Sequence[Session]) -> list[Problem]:
@@ -186,15 +200,17 @@ def _stale_problem(session: Session) -> Problem:
 
 def _viewless(
     context: Context, looked: settle.Look, rows: Sequence[LiveRun], names: set[str]
-) -> list[LiveRun]:
-    return [
-        row
-        for row in rows
-        if row.state is State.RUNNING
-        and row.runner is not None
-        and row.key.agent_id not in names
-        and settle.held(looked.seen.get(row.key))
-    ]
+) -> list[tuple[LiveRun, Process]]:
+    """Return the running rows, with their runners, that no session shows although one should by now."""
+    now = context.clock.now()
+    found = []
+    for row in rows:
+        seen = looked.seen.get(row.key)
+        if row.state is not State.RUNNING or row.runner is None or row.key.agent_id in names:
+            continue
+        if settle.held(seen) and seen and seen.start and abs(now - seen.start.started_at) > VIEW_DUE:
+            found.append((row, row.runner))
+    return found
 
 
 def _picture(context: Context, *, act: bool) -> Picture:
@@ -300,7 +316,7 @@ def _view_problems(
 ) -> Iterable[Problem]:
     sessions = picture.sessions or ()
     names = {each.name for each in sessions}
-    for row in _viewless(context, picture.looked, rows, names):
+    for row, _ in _viewless(context, picture.looked, rows, names):
         yield _problem("view_missing", row, "no session shows it", "show_view")
     if task_id is not None:
         return

@@ -69,7 +69,7 @@ def mark(context: Context, tx: Tx, key: RunKey, task_id: str, reason: str) -> bo
 def _end(context: Context, run: Run, grace: float) -> Stopped:
     """Signal, wait for the runner, settle the row. A deployer that is just starting it voids it itself."""
     context.placement.signal_stop(run.key, run.path, grace=grace)
-    seen = _until_over(context, run, grace)
+    seen = until_over(context, run.key, run.path, grace=grace)
     looked = settle.refine(context, {seen.key: seen}, act=True)
     with context.registry.write("stop") as tx:
         rows = [row for row in tx.runs.live() if row.key == run.key]
@@ -82,12 +82,12 @@ def _end(context: Context, run: Run, grace: float) -> Stopped:
     return stopped(after, was_live=True, note=STILL_ENDING if after.live else "")
 
 
-def _until_over(context: Context, run: Run, grace: float) -> Seen:
+def until_over(context: Context, key: RunKey, path: str, *, grace: float) -> Seen:
     """Wait until the run's lock is free, at most grace + SETTLE_TIME; return the last look."""
     deadline = context.clock.monotonic() + grace + SETTLE_TIME
     pause = POLL[0]
     while True:
-        seen = context.placement.look_at(run.key, run.path)
+        seen = context.placement.look_at(key, path)
         if seen.lock is LockState.FREE or context.clock.monotonic() >= deadline:
             return seen
         context.clock.pause(pause)
