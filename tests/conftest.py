@@ -19,7 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return  # inherited from the process that leads the run
     root = private.make_root(os.environ)
-    config.option.basetemp = root / "t"
+    config.option.basetemp = config.option.basetemp or root / "t"
 
 
 @pytest.hookimpl(trylast=True)
