@@ -1,0 +1,99 @@
+"""SIGKILL the deploying process at every SQL statement, and before every process start and file write."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headcount import Headcount
+from tests.support.fleets import alive, fleet, new_task
+from tests.support.waiting import until
+
+CHILD = """
+import os, signal, sqlite3, sys
+at, home, task = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+from headcount import Headcount
+from headcount.store import registry
+fleet = Headcount(home, views=False, autostart=False, min_memory_mb=1)
+fleet.list_agents()                       # everything is imported, the registry is open
+count = 0
+def boundary(what):
+    global count
+    if count == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    count += 1
+SIDE = {"open", "os.mkdir", "os.rename", "os.symlink", "os.remove", "os.truncate", "os.chmod", "fcntl.lockf",
+        "fcntl.fcntl", "fcntl.flock", "subprocess.Popen", "os.link", "os.rmdir", "os.mkfifo"}
+armed = False
+def hook(event, args):
+    if armed and event in SIDE:
+        boundary(event)
+sys.addaudithook(hook)
+fleet.context.registry.on_statement = lambda sql: boundary(sql) if armed else None
+armed = True
+fleet.deploy(task, role="builder", harness="command", command=["/bin/sh", "-c", "exec sleep 600"], prompt="work")
+armed = False
+print(count)
+"""
+
+
+def run_child(at: int, home: Path, task: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", CHILD, str(at), str(home), task],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+
+
+def boundaries(home: Path, project: Path) -> int:
+    """Return how many boundaries one whole deploy has."""
+    with fleet(home) as opened:
+        done = run_child(-1, home, new_task(opened, project))
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def agree(opened: Headcount) -> None:
+    """Check that after one headcount the rows are the processes."""
+    opened.validate_and_repair_registry(dry_run=False)
+    health = opened.registry_health_check()
+    assert health.healthy, health
+    for agent in opened.list_agents(all=True).agents:
+        live = agent.state in {"reserved", "running", "stopping"}
+        assert live == alive(agent.runner_pid), agent
+        assert not live or alive(agent.pid), agent
+
+
+PARTS = 4
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_after_one_headcount_rows_are_processes_wherever_the_deployer_died(
+    part: int, home: Path, tmp_path: Path
+) -> None:
+    total = boundaries(home, tmp_path)
+    assert total > 40
+    with fleet(home) as opened:
+        for at in range(part, total, PARTS):
+            task = new_task(opened, tmp_path)
+            died = run_child(at, home, task)
+            assert died.returncode == -signal.SIGKILL, (at, died.stdout, died.stderr)
+            # the runner may be between its start and its lock: that end is settled by whoever comes next
+            until(lambda: _settled(opened), what=f"a settled registry after boundary {at}")
+            agree(opened)
+            for agent in opened.list_agents(task_id=task).agents:
+                opened.kill_agent(agent.agent_id)
+
+
+def _settled(opened: Headcount) -> bool:
+    opened.validate_and_repair_registry(dry_run=False)
+    return opened.registry_health_check().healthy
