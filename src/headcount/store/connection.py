@@ -64,7 +64,7 @@ def connect(
 class Handle:
     """An open connection, and which file and process it belongs to."""
 
-    __slots__ = ("_wait", "connection", "file", "pid", "version")
+    __slots__ = ("connection", "file", "pid", "version")
 
     def __init__(self, path: Path, *, wait: float, on_statement: Callable[[str], None] | None) -> None:
         """Open the file.
@@ -73,13 +73,15 @@ class Handle:
             FileNotFoundError: it is not there.
             sqlite3.Error: SQLite cannot open or read it.
         """
-        self._wait = wait
         self.pid: Final = os.getpid()
         self.connection, self.file = _open_unmoved(path, wait, on_statement)
         try:
             (mode,) = self.connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            assert mode == "wal"  # noqa: S101  # a file system without shared memory raises instead
+            assert mode == "wal"  # a file system without shared memory raises instead
             self.version = schema_version(self.connection)
+            self.connection.execute(
+                "SELECT 1 FROM sqlite_schema LIMIT 0"
+            )  # reads the schema here, not in a lock
         except BaseException:
             self.connection.close()
             raise
@@ -95,12 +97,6 @@ class Handle:
     def is_of(self, path: Path) -> bool:
         """Say whether this process opened it and the file under this name is still the same one."""
         return self.pid == os.getpid() and self.file == file_id(path)
-
-    def wait_at_most(self, seconds: float) -> None:
-        """Bound SQLite's own waiting by what is left of the caller's deadline."""
-        if abs(seconds - self._wait) > 0.1:
-            self.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
-            self._wait = seconds
 
     @contextmanager
     def transaction(self, begin: str) -> Iterator[sqlite3.Connection]:

@@ -25,7 +25,7 @@ class Findings:
         run: int,
         task_id: str,
         *,
-        type: str,  # noqa: A002  # the word of the glossary
+        type: str,  # the word of the glossary
         severity: Severity,
         message: str,
         data: Mapping[str, object],
@@ -51,7 +51,7 @@ class Findings:
         task_id: str,
         *,
         severity: str | None = None,
-        type: str | None = None,  # noqa: A002
+        type: str | None = None,
         agent_id: str | None = None,
         since: float | None = None,
         after: int = 0,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -54,8 +54,7 @@ class QuarantineDirectory:
 
         Killed after (1) the marker closes the registry and `finish` moves the files; after (2) all is done.
         """
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-        place = self._free_name(stamp)
+        place = self._free_name(f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}")
         place.mkdir(mode=0o700, parents=True)
         quarantine = Quarantine(place, now, why)
         self._write_marker(quarantine)  # (1)

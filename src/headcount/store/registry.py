@@ -101,10 +101,12 @@ class Registry:
             RegistryCorrupt, RegistryTooNew, Infrastructure: the registry cannot be used.
         """
         self._refuse_nesting()
-        with self._explained(), self._lock.hold(purpose) as left:
-            handle = self._handle(locked=True)
-            handle.wait_at_most(left)
-            with self._transaction(handle, "BEGIN IMMEDIATE") as tx:
+        with self._explained():
+            self._handle(locked=False)  # opening takes milliseconds: not while others queue behind us
+            with (
+                self._lock.hold(purpose),
+                self._transaction(self._handle(locked=True), "BEGIN IMMEDIATE") as tx,
+            ):
                 yield tx
 
     @contextmanager

@@ -110,7 +110,7 @@ class Runs:
         self,
         task_id: str | None = None,
         *,
-        all: bool = False,  # noqa: A002  # the name of the option at every door
+        all: bool = False,  # the name of the option at every door
         limit: int,
         after: str | None = None,
     ) -> list[Run]:
@@ -173,7 +173,7 @@ class Runs:
         key: RunKey,
         *,
         outcome: Outcome,
-        exit: ExitRecord | None,  # noqa: A002  # the record's name
+        exit: ExitRecord | None,  # the record's name
         reason: str | None,
         result: Mapping[str, object] | None,
         usage: Mapping[str, object] | None,
