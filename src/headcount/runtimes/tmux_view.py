@@ -1,0 +1,342 @@
+"""A run's tmux session: a window onto an agent, never its supervisor.
+
+One private server per registry. A session is made beside the caller's path and ends by itself with the
+runner; losing it, or the server, costs a window. Nothing that a user wrote reaches tmux but the path of
+the run directory, as one word of the command that a session runs, which tmux does not interpret.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import stat
+import sys
+from _thread import get_ident
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from headcount.domain.errors import Infrastructure, InvalidInput
+from headcount.domain.ids import check_id
+from headcount.domain.model import RunKey
+from headcount.runtimes.base import Session
+
+HOW_TO_GET_TMUX: Final = "apt install tmux, dnf install tmux or brew install tmux"
+SOCKET_PATH_MAX: Final = 103
+"""Bytes of a Unix socket path on macOS (104 with the NUL); Linux has 107."""
+
+DESCRIPTORS: Final = 4096
+"""What the server's soft limit is raised to. It holds one descriptor per session, and 3.3a hung with a
+full core at 51 sessions under a limit of 64. More sessions than pseudo-terminals (4096) cannot be."""
+SPARE_DESCRIPTORS: Final = 64
+CLIENT_SECONDS: Final = 30
+"""After which a client that makes a session gives up on a server that does not answer."""
+CLIENTS_MAX: Final = 200
+"""Unfinished clients of one process; beyond them the oldest is ended (where there is no `timeout`)."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_VIEW: Final = os.path.join(os.path.dirname(__file__), "view", "view.sh")
+_LIST_FORMAT: Final = "#{session_created} #{session_name}"
+
+_CLIENT: Final = """\
+cd / || exit
+ulimit -S -n "$1" 2>/dev/null
+limit=$2
+shift 2
+command -v timeout >/dev/null && exec timeout -k 1 "$limit" "$@"
+exec "$@"
+"""
+"""Starts a tmux client that may have to start the server, which keeps the directory and the descriptor
+limit of whoever started it."""
+
+_CONFIG: Final = """\
+# Written by Headcount for its private tmux server; changes are overwritten.
+set -s exit-empty off
+set -s set-clipboard off
+set -s escape-time 50
+set -g update-environment ""
+set -g default-size {width}x{height}
+set -g history-limit {history}
+set -g remain-on-exit off
+set -g allow-rename off
+set -g automatic-rename off
+set -g set-titles off
+set -g bell-action none
+set -g mouse on
+set -g status-left " #{{session_name}} "
+set -g status-left-length 66
+set -g status-right " q: leave   PgUp: scroll "
+set -g window-status-format ""
+set -g window-status-current-format ""
+set-hook -g session-created 'set-option -w window-size manual'
+set-hook -ga session-created 'if-shell -F "#{{e|>:#{{n:#{{S:x}}}},{max_views}}}" "kill-session"'
+unbind-key -a -T root
+unbind-key -a -T prefix
+bind-key -T root q detach-client
+bind-key -T root C-c detach-client
+bind-key -T prefix d detach-client
+bind-key -T root PPage copy-mode -eu
+bind-key -T root WheelUpPane copy-mode -e
+"""
+"""The size is made manual per window: 3.3a segfaults at the first session if it is so globally.
+`#{{n:#{{S:x}}}}` counts the sessions (an x for each): 3.3a has no variable for it."""
+
+
+class NoViews:
+    """Stands in where views are not wanted or cannot be had; everything else works without them."""
+
+    def __init__(self, reason: str = f"tmux is not installed: {HOW_TO_GET_TMUX}") -> None:
+        self._reason = reason
+
+    def available(self) -> str | None:
+        return self._reason
+
+    def list(self) -> Sequence[Session] | None:
+        """Return no session: there is no server that could have one."""
+        return ()
+
+    def show(self, key: RunKey, path: str, *, runner_pid: int, renders: bool) -> None:
+        """Show nothing."""
+
+    def close(self, name: str) -> bool:
+        """Return that the session is gone: it never was."""
+        _check_name(name)
+        return True
+
+    def attach_argv(self, name: str) -> Sequence[str]:
+        """Refuse.
+
+        Raises:
+            Infrastructure: there is no window to show.
+        """
+        raise Infrastructure(f"there is no view of {_check_name(name)}: {self._reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    code: int
+    out: str
+    err: str
+
+
+class TmuxViews:
+    """Views as sessions of one private tmux server.
+
+    `env` is what the server and its clients get, less what belongs to another tmux or to an agent. `portable`
+    makes the views do without GNU's tail, as on macOS; by default they find out.
+    """
+
+    def __init__(
+        self,
+        socket: str,
+        *,
+        tmux: str,
+        env: Mapping[str, str],
+        timeout: float = 2.0,
+        max_views: int = 1000,
+        portable: bool = False,
+    ) -> None:
+        self._socket = socket
+        self._tmux = tmux
+        self._env = _client_env(env)
+        self._timeout = timeout
+        self._descriptors = _descriptors()
+        self._max_views = max(1, min(max_views, self._descriptors - SPARE_DESCRIPTORS))
+        self._how = ("portable",) if portable else ()
+        self._clients: dict[int, None] = {}  # in order of their start; threads may add and take at once
+
+    def available(self) -> str | None:
+        """Return None if views can be made, else why not; starts nothing."""
+        if not os.access(self._tmux, os.X_OK):
+            return f"tmux is not at {self._tmux}: {HOW_TO_GET_TMUX}"
+        if len(os.fsencode(self._socket)) > SOCKET_PATH_MAX:
+            return f"the socket path is longer than {SOCKET_PATH_MAX} bytes: {self._socket}"
+        return _why_not_private(os.path.dirname(self._socket))
+
+    def list(self) -> Sequence[Session] | None:
+        """Return all sessions in one call; an absent server is the empty answer, None means unknown."""
+        self._reap()
+        if not os.path.lexists(self._socket):
+            return ()
+        answer = self._ask("list-sessions", "-F", _LIST_FORMAT)
+        if answer is None:
+            return None
+        if answer.code:
+            return () if _no_server(answer.err) else None
+        try:
+            return tuple(_session(line) for line in answer.out.splitlines())
+        except ValueError:
+            return None
+
+    def show(self, key: RunKey, path: str, *, runner_pid: int, renders: bool) -> None:
+        """Make the session of a live run, beside the caller's path: it does not wait for it.
+
+        A session that is there already stays as it is. What the system refuses (no process, no disk)
+        shows in the next `list` only: an agent does not suffer for its window.
+
+        Raises:
+            InvalidInput: the agent id cannot be a session's name, or the pid not a runner's.
+        """
+        self._reap()
+        name = _check_name(key.agent_id)
+        if runner_pid <= 1:
+            raise InvalidInput(f"{runner_pid} is not the pid of a runner")
+        if self.available() is not None:
+            return
+        what = "transcript" if renders else "output"
+        # "/." because a last word that ended in ";" would be the end of a command to tmux.
+        view = ("/bin/sh", _VIEW, f"{path}/.", str(runner_pid), what, *self._how)
+        with contextlib.suppress(OSError):
+            self._start("new-session", "-d", "-s", name, "-n", "view", "-c", "/", *view)
+
+    def close(self, name: str) -> bool:
+        """Close exactly this session; return whether it is gone.
+
+        Raises:
+            InvalidInput: the name cannot be a session's.
+        """
+        _check_name(name)
+        self._reap()
+        if not os.path.lexists(self._socket):
+            return True
+        answer = self._ask("kill-session", "-t", f"={name}")
+        if answer is None:
+            return False
+        return answer.code == 0 or "can't find session" in answer.err or _no_server(answer.err)
+
+    def attach_argv(self, name: str) -> Sequence[str]:
+        """Return the command that shows the session in the user's terminal.
+
+        Read-only: what is typed there has nobody to reach, so it should not stop the window either. It
+        must not start a server, which would have the user's environment and settings. The size stays.
+
+        Raises:
+            InvalidInput: the name cannot be a session's.
+        """
+        target = f"={_check_name(name)}"
+        outside = ("env", "-u", "TMUX", "-u", "TMUX_PANE")  # else tmux refuses inside another tmux
+        return (*outside, self._tmux, "-u", "-N", "-S", self._socket, "attach-session", "-r", "-t", target)
+
+    def _ask(self, *command: str) -> _Answer | None:
+        """Run a tmux command that waits for its answer, never longer than the time-out; None: no answer."""
+        import subprocess  # 6 ms that a deploy, which only shows, does not need
+
+        argv = (self._tmux, "-u", "-N", "-S", self._socket, *command)
+        try:
+            done = subprocess.run(
+                argv,
+                env=self._env,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=self._timeout,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return _Answer(
+            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        )
+
+    def _start(self, *command: str) -> None:
+        """Start a tmux client, and with it the server if there is none, and leave it alone."""
+        config = self._write_config()
+        client = (self._tmux, "-u", "-f", config, "-S", self._socket, *command)
+        argv = ("sh", "-c", _CLIENT, "sh", str(self._descriptors), str(CLIENT_SECONDS), *client)
+        null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+        pid = os.posix_spawn(
+            "/bin/sh",
+            argv,
+            self._env,
+            file_actions=null,
+            setpgroup=0,  # a Ctrl-C in the caller's terminal is not meant for it
+            setsigmask=(),
+            setsigdef=(signal.SIGHUP, signal.SIGINT, signal.SIGPIPE),
+        )
+        self._clients[pid] = None
+
+    def _write_config(self) -> str:
+        """Return the path of the server's settings, written if they are not there as they should be."""
+        path = f"{self._socket}.conf"
+        text = _CONFIG.format(width=120, height=40, history=500, max_views=self._max_views)
+        if _read(path) != text:
+            passing = f"{path}.{os.getpid()}.{get_ident()}"
+            with open(passing, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(passing, path)
+        return path
+
+    def _reap(self) -> None:
+        """Collect the clients that have finished, so that a long life leaves no zombies."""
+        for pid in tuple(self._clients):
+            if _finished(pid):
+                self._clients.pop(pid, None)
+        for pid in tuple(self._clients)[:-CLIENTS_MAX]:
+            os.kill(pid, signal.SIGKILL)  # not waited for yet, so the pid is still this client's
+
+
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name[:80]!r} cannot be the name of a view",
+            hint="a view is named after its agent: 1 to 64 of A-Z a-z 0-9 _ -",
+        )
+    return name
+
+
+def _client_env(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what tmux gets: messages in English, UTF-8, and no trace of another tmux or an agent."""
+    foreign = ("TMUX", "HEADCOUNT_", "LC_")
+    kept = {name: value for name, value in env.items() if not name.startswith(foreign) and name != "LANGUAGE"}
+    utf8 = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
+    return {"PATH": os.defpath, **kept, "LANG": "C", "LC_CTYPE": utf8}
+
+
+def _descriptors() -> int:
+    """Return the soft limit that the server gets: as many as wanted, or as many as allowed."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+
+
+def _why_not_private(directory: str) -> str | None:
+    """Say why the socket must not be in this directory: whoever can write there can take its place."""
+    try:
+        status = os.stat(directory)
+    except OSError as error:
+        return f"the directory of the view server is not there: {error}"
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
+        return f"others can write in {directory}: chmod 700 it"
+    return None
+
+
+def _no_server(words: str) -> bool:
+    """Say whether tmux found no server: nothing listens at the socket, or there is no socket."""
+    return "no server running" in words or ("error connecting" in words and "No such file" in words)
+
+
+def _session(line: str) -> Session:
+    created, name = line.split(" ", 1)
+    try:
+        agent_id: str | None = check_id("agent", name)
+    except InvalidInput:
+        agent_id = None
+    return Session(name=name, agent_id=agent_id, created_at=float(created))
+
+
+def _finished(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:  # somebody waited for all children of this process
+        return True
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError):
+        return None
