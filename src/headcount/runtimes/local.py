@@ -34,7 +34,7 @@ from headcount.domain.model import (
     StartRecord,
     VoidRecord,
 )
-from headcount.runtimes import cgroup, output, program, records, runner
+from headcount.runtimes import cgroup, output, program, records, system
 from headcount.runtimes.base import OutputSlice
 from headcount.runtimes.gate import gate
 from headcount.runtimes.process import ProcessTable
@@ -193,7 +193,7 @@ class LocalPlacement:
         return b"\0".join(parts) + b"\0"
 
     def _ask(self, argv: Sequence[str], message: bytes, until: float) -> str:
-        """Start a runner, hand it the order and return what it says; without an answer in time it is killed."""
+        """Start a runner, hand it the order and return what it says; without an answer it is killed."""
         process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -203,25 +203,20 @@ class LocalPlacement:
             env=self._runner_env,
             start_new_session=True,
         )
-        with self._guard:
-            self._children.add(process.pid)
-        process.returncode = 0  # `_collect` waits for it from now on; Popen would warn that it still runs
+        process.returncode = 0  # we wait for it ourselves; Popen would warn that it still runs
         assert process.stdin is not None
         assert process.stdout is not None
-        with process.stdin, process.stdout:
-            said = _converse(process.stdin.fileno(), process.stdout.fileno(), message, until)
-        if not said.endswith("\n"):
-            self._end(process.pid)
+        said = ""
+        try:
+            with process.stdin, process.stdout:
+                said = _converse(process.stdin.fileno(), process.stdout.fileno(), message, until)
+        finally:
+            if said.endswith("\n"):
+                with self._guard:
+                    self._children.add(process.pid)
+            else:
+                _end(process.pid)
         return said.removesuffix("\n")
-
-    def _end(self, pid: int) -> None:
-        """Kill a runner of ours that does not answer. It is not yet waited for, so the pid is still its own."""
-        with self._guard:
-            self._children.discard(pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
 
     def _clear_up(self, key: RunKey, path: str) -> None:
         """End what a runner that hung may have begun."""
@@ -252,10 +247,11 @@ class LocalPlacement:
             raise PlacementFailed(
                 f"{self._live} cannot be read: {error.strerror}", code="look_failed"
             ) from error
-        seen = []
-        for name in names:
-            if (match := _MARK.fullmatch(name)) and (path := self._target(name)):
-                seen.append(self._see(RunKey(match["agent"], int(match["n"])), path, marked=True))
+        seen = [
+            self._see(RunKey(match["agent"], int(match["n"])), path, marked=True)
+            for name in names
+            if (match := _MARK.fullmatch(name)) and (path := self._target(name))
+        ]
         self._forget({each.path for each in seen})
         return seen
 
@@ -271,7 +267,7 @@ class LocalPlacement:
     def _see(self, key: RunKey, path: str, *, marked: bool) -> Seen:
         try:
             with self._own_locks:
-                holder = runner.lock_holder(f"{path}/lock")
+                holder = system.lock_holder(f"{path}/lock")
         except OSError as error:
             return Seen(
                 key, path, LockState.UNKNOWN, marked=marked, error=f"the lock cannot be probed: {error}"
@@ -405,7 +401,7 @@ def _locked(path: str) -> Iterator[bool]:
     try:
         try:
             if _OFD:
-                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, runner.QUERY)
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, system.QUERY)
             else:
                 fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -416,6 +412,14 @@ def _locked(path: str) -> Iterator[bool]:
             yield True
     finally:
         os.close(fd)
+
+
+def _end(runner_pid: int) -> None:
+    """Kill a runner that does not answer. Nobody has waited for it, so the pid is still its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(runner_pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(runner_pid, 0)
 
 
 def _converse(to: int, back: int, message: bytes, until: float) -> str:

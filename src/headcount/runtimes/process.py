@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import cached_property
 from typing import Final
 
 from headcount.domain.model import Presence, Process
-from headcount.runtimes import runner
+from headcount.runtimes import system
 
 PS: Final = "/bin/ps"
 PS_TIMEOUT: Final = 5.0
-PS_SLACK: Final = 1
-"""Seconds: `ps` adds the start in ticks to the boot time, and rounds differently from call to call on Linux."""
 
 
 class ProcessTable:
@@ -57,53 +54,31 @@ class ProcessTable:
             found = self.find(process.pid)
         except (OSError, ValueError, subprocess.SubprocessError):
             return Presence.UNKNOWN
-        if found is None or found.dead or not self.same(found.ticks, process.ticks):
+        if found is None or found.dead or not system.same(found.ticks, process.ticks):
             return Presence.DEAD
         return Presence.ALIVE
 
-    def same(self, one: int, other: int) -> bool:
-        """Say whether two start times of one pid mean one process."""
-        return one == other if self.proc else abs(one - other) <= PS_SLACK
-
-    def find(self, pid: int) -> runner.Proc | None:
+    def find(self, pid: int) -> system.Proc | None:
         if self.proc:
-            return runner.proc_stat(pid)
-        return runner.parse_ps(_ps("-o", runner.PS_COLUMNS.decode(), "-p", str(pid))).get(pid)
+            return system.proc_stat(pid)
+        return system.parse_ps(_ps("-o", system.PS_COLUMNS.decode(), "-p", str(pid))).get(pid)
 
-    def all(self) -> dict[int, runner.Proc]:
+    def all(self) -> dict[int, system.Proc]:
         """Return the whole process table."""
         if self.proc:
-            return runner.proc_table()
-        return runner.parse_ps(_ps("axo", runner.PS_COLUMNS.decode()))
+            return system.proc_table()
+        return system.parse_ps(_ps("axo", system.PS_COLUMNS.decode()))
 
     def environments(self, pids: Collection[int]) -> dict[int, dict[bytes, bytes]]:
-        """Return the environments of those processes that let us read theirs."""
+        """Return our own variables in the environments of those processes that let us read theirs."""
         if self.proc:
-            return {pid: found for pid in pids if (found := _environ(pid))}
-        flags = ("-axwwE", "-o") if sys.platform == "darwin" else ("axewwo",)
-        found = {}
-        for line in _ps(*flags, "pid=,command=").splitlines():
-            pid, _, words = line.strip().partition(b" ")
-            if pid.isdigit() and int(pid) in pids:
-                found[int(pid)] = _variables(words.split(b" "))
-        return found
-
-
-def _environ(pid: int) -> dict[bytes, bytes]:
-    try:
-        return _variables(runner.read_file(b"/proc/%d/environ" % pid).split(b"\0"))
-    except OSError:
-        return {}
-
-
-def _variables(words: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Return our own variables: no other is of interest, and `ps` shows them between arguments."""
-    pairs = (word.partition(b"=") for word in words if word.startswith(b"HEADCOUNT_"))
-    return {name: value for name, _, value in pairs}
+            return system.proc_environments(pids)
+        found = system.parse_environments(_ps(*(word.decode() for word in system.PS_ENVIRONMENTS)))
+        return {pid: env for pid, env in found.items() if pid in pids}
 
 
 def _ps(*args: str) -> bytes:
-    env = {name.decode(): value.decode() for name, value in runner.PS_ENV.items()}
+    env = {name.decode(): value.decode() for name, value in system.PS_ENV.items()}
     return subprocess.run(
         (PS, *args), env=env, stdout=subprocess.PIPE, timeout=PS_TIMEOUT, check=False
     ).stdout

@@ -7,10 +7,23 @@ import importlib.util
 import marshal
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import CodeType
 from typing import Final
 
-SOURCE: Final = Path(__file__).with_name("runner.py")
+FOLDER: Final = Path(__file__).parent
+PARTS: Final = ("system", "stream", "launch", "tree", "runner")
+"""The modules of the runner, each after those that it imports; the last one is the program."""
+
+_LOADER: Final = """
+import sys
+package = sys.modules["headcount.runtimes"] = type(sys)("headcount.runtimes")
+for name, code in "parts":
+    module = sys.modules["headcount.runtimes." + name] = type(sys)(name)
+    setattr(package, name, module)
+    exec(code, module.__dict__)
+"""
 
 
 def interpreter() -> str:
@@ -27,13 +40,25 @@ def compiled_runner(cache: str) -> str:
     Raises:
         OSError: it cannot be written.
     """
-    source = SOURCE.read_bytes()
+    sources = [(FOLDER / f"{part}.py").read_bytes() for part in PARTS]
     magic = importlib.util.MAGIC_NUMBER
-    path = f"{cache}/runner-{hashlib.sha256(source + magic).hexdigest()[:16]}.pyc"
+    name = hashlib.sha256(magic + _LOADER.encode() + b"".join(sources)).hexdigest()[:16]
+    path = f"{cache}/runner-{name}.pyc"
     if not os.path.exists(path):
-        code = compile(source, "headcount-runner", "exec", dont_inherit=True, optimize=2)
-        _write(path, magic + bytes(12) + marshal.dumps(code))
+        _write(path, magic + bytes(12) + marshal.dumps(_bundle(sources)))
     return path
+
+
+def _bundle(sources: Sequence[bytes]) -> CodeType:
+    """Return one code object that makes all the modules and runs the last as the program."""
+    names = (*PARTS[:-1], "__main__")
+    codes = [
+        compile(source, f"headcount/{part}.py", "exec", dont_inherit=True, optimize=2)
+        for part, source in zip(PARTS, sources, strict=True)
+    ]
+    loader = compile(_LOADER, "headcount/loader", "exec", dont_inherit=True)
+    parts = tuple(zip(names, codes, strict=True))
+    return loader.replace(co_consts=tuple(parts if const == "parts" else const for const in loader.co_consts))
 
 
 def _write(path: str, data: bytes) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from headcount.domain.model import RunKey, StartRecord
-from headcount.runtimes import runner
+from headcount.runtimes import system
 from headcount.runtimes.process import ProcessTable
 
 BOUND: Final = 3.0
@@ -43,7 +43,7 @@ class Reaper:
             self._strike(left, start)
             time.sleep(PAUSE)
         if start.cgroup and not left:
-            runner.remove_cgroup(os.fsencode(start.cgroup))
+            system.remove_cgroup(os.fsencode(start.cgroup))
         return tuple(sorted(left))
 
     def marked(self) -> dict[int, RunKey]:
@@ -59,17 +59,17 @@ class Reaper:
     def _tree(self, key: RunKey, start: StartRecord) -> Mapping[int, int]:
         """Return pid and start ticks of every living process of the run."""
         table = self._table.all()
-        spared = runner.lock_holders(self._home) | {pid for pid in table if runner.is_runner(pid)}
-        spared |= set(runner.below(table, spared, ())) | {os.getpid()}
+        spared = system.lock_holders(self._home) | {pid for pid in table if system.is_runner(pid)}
+        spared |= set(system.below(table, spared, ())) | {os.getpid()}
         own = self._own(table)
         marks = self._table.environments(own)
         foreign = {
             pid for pid, env in marks.items() if not self._is_mark(env, key) and b"HEADCOUNT_RUN" in env
         }
         roots = {pid for pid, env in marks.items() if self._is_mark(env, key)}
-        roots |= self._session(table, start) | self._cgroup(start)
+        roots |= system.session(table, start.process.pid, start.process.ticks) | self._cgroup(start)
         roots -= spared | foreign
-        tree = roots | set(runner.below(table, roots, spared | foreign))
+        tree = roots | set(system.below(table, roots, spared | foreign))
         return {pid: table[pid].ticks for pid in tree if pid in table and not table[pid].dead}
 
     def _is_mark(self, env: Mapping[bytes, bytes], key: RunKey) -> bool:
@@ -79,28 +79,12 @@ class Reaper:
             and env.get(b"HEADCOUNT_HOME") == self._home
         )
 
-    def _session(self, table: Mapping[int, runner.Proc], start: StartRecord) -> AbstractSet[int]:
-        """Return the agent and the members of its session and process group.
-
-        A pid is not given out again while a session or group has it as its number, so if the pid now belongs
-        to a later process, no member of ours is left.
-        """
-        leader = start.process
-        found = table.get(leader.pid)
-        if found is not None and not self._table.same(found.ticks, leader.ticks):
-            return frozenset()
-        return {
-            pid
-            for pid, each in table.items()
-            if leader.pid in (pid, each.sid, each.pgid) and each.ticks >= leader.ticks
-        }
-
     @staticmethod
     def _cgroup(start: StartRecord) -> AbstractSet[int]:
-        return set(runner.cgroup_members(os.fsencode(start.cgroup))) if start.cgroup else frozenset()
+        return set(system.cgroup_members(os.fsencode(start.cgroup))) if start.cgroup else frozenset()
 
-    def _own(self, table: Mapping[int, runner.Proc]) -> dict[int, runner.Proc]:
-        """Return the processes of this user; where that cannot be told here, the rest is not readable anyway."""
+    def _own(self, table: Mapping[int, system.Proc]) -> dict[int, system.Proc]:
+        """Return the processes of this user; without /proc, `ps` shows us no others' environments anyway."""
         if not self._table.proc:
             return dict(table)
         uid = os.getuid()
@@ -114,8 +98,8 @@ class Reaper:
     def _strike(self, left: Mapping[int, int], start: StartRecord) -> None:
         if start.cgroup:
             leaf = os.fsencode(start.cgroup)
-            if set(runner.cgroup_members(leaf)) <= set(left):
-                runner.write_small(leaf + b"/cgroup.kill", b"1")
+            if set(system.cgroup_members(leaf)) <= set(left):
+                system.write_small(leaf + b"/cgroup.kill", b"1")
         for pid, ticks in left.items():
             self._kill(pid, ticks)
 
@@ -124,13 +108,13 @@ class Reaper:
         with contextlib.suppress(OSError):
             if not hasattr(os, "pidfd_open") or not self._table.proc:
                 found = self._table.find(pid)
-                if found is not None and self._table.same(found.ticks, ticks):
+                if found is not None and system.same(found.ticks, ticks):
                     os.kill(pid, signal.SIGKILL)
                 return
             fd = os.pidfd_open(pid)
             try:
                 found = self._table.find(pid)
-                if found is not None and found.ticks == ticks:
+                if found is not None and system.same(found.ticks, ticks):
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
             finally:
                 os.close(fd)
