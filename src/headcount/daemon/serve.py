@@ -1,0 +1,118 @@
+"""What the daemon does while it lives: answer requests, and keep the count right."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any, Final
+
+import structlog
+import uvicorn
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.middleware import Middleware
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from headcount.api import Headcount
+from headcount.config import Home
+from headcount.daemon import log
+from headcount.daemon.lock import Held
+from headcount.daemon.watch import Watch
+from headcount.doors.http.app import CALLER_MAX, Identity, TokenOnThePort, health
+from headcount.doors.mcp.app import Door, make_server
+from headcount.doors.mcp.crew import Crew
+
+GRACEFUL: Final = 1
+"""Seconds for requests under way after SIGTERM. A client may hold a stream open for ever."""
+KEEP_ALIVE: Final = 75
+
+
+def run(home: Home, held: Held, sockets: list[socket.socket], person_token: str) -> None:
+    """Serve until SIGTERM or SIGINT; agents are left as they are."""
+    log.configure(home.daemon_log)
+    fleet = Headcount(home.root, autostart=False)
+    watch = Watch(fleet.context, held)
+    crew = Crew()
+    server = Server(config(fleet, crew, person_token, watch))
+    watch.begin()
+    structlog.get_logger("headcount.daemon").info("daemon_started", pid=os.getpid(), home=str(home.root))
+    try:
+        asyncio.run(server.serve_until_told(sockets))
+    finally:
+        structlog.get_logger("headcount.daemon").info("daemon_stopped", pid=os.getpid())
+        watch.end()
+        crew.dismiss()
+
+
+def config(fleet: Headcount, crew: Crew, person_token: str, watch: Watch) -> uvicorn.Config:
+    """Return the whole application, and how it is served."""
+    identity = Identity(fleet, person_token)
+    mcp = make_server(Door(identity.asked, crew))
+    mcp.custom_route("/health", ["GET"])(health(watch.counters))
+    app = mcp.streamable_http_app(stateless_http=True, transport_security=only_this_machine())
+    app.user_middleware.append(Middleware(TokenOnThePort))
+    return uvicorn.Config(
+        app,
+        http=PeerChecked,
+        ws="none",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACEFUL,
+        h11_max_incomplete_event_size=2 * CALLER_MAX,
+    )
+
+
+def only_this_machine() -> TransportSecuritySettings:
+    """Return the names under which we may be called: a web page that points its own name at us has another."""
+    hosts = ["127.0.0.1", "localhost", "[::1]"]
+    return TransportSecuritySettings(
+        enable_dns_rebinding_protection=True,
+        allowed_hosts=[*hosts, *(f"{host}:*" for host in hosts)],
+        allowed_origins=[f"http://{host}{port}" for host in hosts for port in ("", ":*")],
+    )
+
+
+class PeerChecked(H11Protocol):
+    """Takes no connection from another user, even if the socket's directory were opened to one."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        if _is_foreign(transport.get_extra_info("socket")):
+            transport.abort()
+            return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.transport is not None:
+            super().connection_lost(exc)
+
+
+def _is_foreign(peer: Any) -> bool:
+    if peer is None or peer.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+        return False
+    _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return uid not in (os.getuid(), 0)
+
+
+class Server(uvicorn.Server):
+    """Ends on SIGTERM within about a second, without passing the signal on to itself afterwards."""
+
+    async def serve_until_told(self, sockets: list[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(each, self._told)
+        await self.serve(sockets)
+
+    def _told(self) -> None:
+        self.force_exit = self.should_exit  # the second time
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,125 @@
+"""The daemon's HTTP door: one ASGI app for the Unix socket and for one port of 127.0.0.1.
+
+On the socket, which only the user can reach, a request without a token is the person's. On the port,
+which anybody on the machine can reach, everything needs a token: the person's or an agent's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+import os
+import pwd
+from collections.abc import Callable
+from typing import Any, Final
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from headcount import __version__
+from headcount.api import Headcount
+from headcount.domain.errors import InvalidInput, NotAllowed
+from headcount.domain.model import Caller
+from headcount.doors.mcp.asked import Asked
+from headcount.services import rights
+
+CALLER_HEADER: Final = "x-headcount-caller"
+KEY_HEADER: Final = "x-headcount-key"
+SINCE_HEADER: Final = "x-headcount-since"
+CALLER_MAX: Final = 200_000
+"""Bytes; an environment may hold 128 KiB in one variable."""
+
+
+class Identity:
+    """Says who sent a request. Nothing that a caller sends of its environment is kept or logged."""
+
+    def __init__(self, fleet: Headcount, person_token: str) -> None:
+        self._fleet: Final = fleet
+        self._person_token: Final = person_token
+
+    def is_person(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), self._person_token.encode())
+
+    def asked(self, request: Any) -> Asked:
+        """Return the request as the doors see it. Blocks: it reads the registry for an agent's token.
+
+        Raises:
+            NotAllowed: the token is nobody's.
+            InvalidInput: the caller header cannot be read.
+        """
+        headers = request.headers if isinstance(request, Request) else Headers()
+        told = _told(headers.get(CALLER_HEADER))
+        token = bearer(headers)
+        who = (
+            Caller()
+            if token is None or self.is_person(token)
+            else rights.identify(self._fleet.context, token)
+        )
+        caller = Caller(who.agent_id, who.run, cwd=told.cwd, env=told.env, dropped_env=told.dropped_env)
+        return Asked(self._fleet.acting_as(caller), headers.get(KEY_HEADER), headers.get(SINCE_HEADER))
+
+
+def bearer(headers: Headers) -> str | None:
+    """Return the token of a request, if it has one."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def _told(header: str | None) -> Caller:
+    """Return the caller's directory and variables; without the header, those of a fresh login."""
+    if header is None:
+        user = pwd.getpwuid(os.getuid())
+        path = f"{user.pw_dir}/.local/bin:/usr/local/bin:/usr/bin:/bin"
+        return Caller(
+            cwd=user.pw_dir, env={"PATH": path, "HOME": user.pw_dir, "USER": user.pw_name, "LANG": "C.UTF-8"}
+        )
+    try:
+        if len(header) > CALLER_MAX:
+            raise ValueError("too long")
+        told = json.loads(base64.b64decode(header, validate=True))
+        env = {str(name): str(value) for name, value in dict(told["env"]).items()}
+        cwd = str(told["cwd"])
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise InvalidInput(
+            f"the header {CALLER_HEADER} cannot be read", hint="leave it out, or use 'headcount mcp'"
+        ) from error
+    if not os.path.isabs(cwd) or "\0" in cwd or any("\0" in each for pair in env.items() for each in pair):
+        raise InvalidInput(f"the header {CALLER_HEADER} holds a path or variable that cannot be")
+    return Caller(cwd=cwd, env=env, dropped_env=tuple(map(str, told.get("dropped", ()))))
+
+
+class TokenOnThePort:
+    """Turns away what comes to the port without a token. Which token it is, is looked at later."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app: Final = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not by_socket(scope) and bearer(Headers(scope=scope)) is None:
+            facts = NotAllowed(
+                "a token is needed here", hint="send 'Authorization: Bearer TOKEN'; see 'headcount connect'"
+            )
+            await JSONResponse({"error": facts.facts()}, 401, {"WWW-Authenticate": "Bearer"})(
+                scope, receive, send
+            )
+            return
+        await self._app(scope, receive, send)
+
+
+def by_socket(scope: Scope) -> bool:
+    """Say whether a request came through the Unix socket, which has a path and no port."""
+    server = scope.get("server")
+    return server is not None and server[1] is None
+
+
+def health(count: Callable[[], dict[str, Any]]) -> Callable[[Request], Any]:
+    """Return the endpoint that says that the daemon lives, without asking the registry."""
+
+    async def answer(_: Request) -> JSONResponse:
+        return JSONResponse({"name": "headcount", "version": __version__, "pid": os.getpid(), **count()})
+
+    return answer
