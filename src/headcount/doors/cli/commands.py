@@ -56,7 +56,7 @@ Every command takes --help and, where it answers, --json.
 
 Exit codes: 0 done, 1 the work failed or is unhealthy, 2 usage, 3 refused by
 a limit or rule, 4 not found, 5 infrastructure, 6 a wait ran out.
-HEADCOUNT_HOME moves all state. First steps: headcount demo, headcount run --help
+HEADCOUNT_HOME moves all state. To begin: headcount demo, headcount run --help
 """
 
 

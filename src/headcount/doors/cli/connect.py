@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Final
 import click
 
 from headcount.domain.errors import Infrastructure
-from headcount.doors.cli import rewrite, terminal
+from headcount.doors.cli import programs, rewrite, terminal
 from headcount.doors.cli.clients import CLIENTS, NAME, Client, Server
 from headcount.doors.cli.show import json_option, show
 
@@ -82,7 +80,7 @@ def connect(*, client: str, undo: bool, yes: bool, dry_run: bool, file: bool, as
 
 def _planned(client: Client, *, undo: bool, by_file: bool) -> Change:
     server = _server()
-    path = client.file(Path.home(), os.environ)
+    path = client.file(Path.home(), terminal.environment())
     if client.add is not None and not by_file and shutil.which(client.name):
         command = client.remove if undo else client.add(server)
         return Change(client.name, tuple(command), path, None, None)
@@ -98,7 +96,7 @@ def _planned(client: Client, *, undo: bool, by_file: bool) -> Change:
 
 def _server() -> Server:
     """Return how a client starts us: by a full path, for its PATH may not be ours; and with our home."""
-    given = os.environ.get("HEADCOUNT_HOME")
+    given = terminal.environment().get("HEADCOUNT_HOME")
     env = {"HEADCOUNT_HOME": str(Path(given).expanduser().absolute())} if given else {}
     return Server((*_own_command(), "mcp"), env)
 
@@ -125,18 +123,10 @@ def _ask(client: Client, *, yes: bool, as_json: bool) -> None:
 def _carried_out(change: Change) -> Path | None:
     if change.command is None:
         return rewrite.replace(change.path, change.after or "")
-    try:
-        done = subprocess.run(
-            change.command, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    code, said = programs.ran(change.command, timeout=_COMMAND_TIMEOUT)
+    if code != 0:
         raise Infrastructure(
-            f"{change.command[0]} could not be run: {error}", hint="--file changes its file instead"
-        ) from error
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()
-        raise Infrastructure(
-            f"'{shlex.join(change.command)}' failed with exit code {done.returncode}: {said}",
+            f"'{shlex.join(change.command)}' failed with exit code {code}: {said}",
             hint="--file changes its file instead",
         )
     return None

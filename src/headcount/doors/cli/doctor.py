@@ -47,12 +47,20 @@ def doctor(*, as_json: bool) -> int:
 def _diagnosis(found: Diagnosis) -> str:
     """Return the checks with the count first, then each problem."""
     lines = [each.detail for each in found.checks if each.name == "count"]
-    lines += [_check(each) for each in found.checks]
+    lines += [_check(each) for each in found.checks if each.name != "count"]
     lines += problems(found)
-    lines.append(f"variables that agents get: {', '.join(found.env_kept) or 'none'}")
-    lines.append(f"and do not get: {', '.join(found.env_dropped) or 'none'}")
+    lines.append(_wrapped("variables that agents get: ", found.env_kept))
+    lines.append(_wrapped("and do not get: ", found.env_dropped))
     lines.append(paint("healthy", "ok") if found.healthy else paint("unhealthy", "bad"))
     return "\n".join(lines)
+
+
+def _wrapped(title: str, words: Sequence[str]) -> str:
+    """Return a list of words on lines of the terminal's width."""
+    from textwrap import fill
+
+    text = harmless(", ".join(words)) or "none"
+    return fill(title + text, terminal.width(), subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _check(check: Check) -> str:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from typing import Final
 
 _MIN_WIDTH: Final = 40
@@ -17,6 +18,10 @@ def prepare() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+def environment() -> Mapping[str, str]:
+    return os.environ
 
 
 def interactive() -> bool:

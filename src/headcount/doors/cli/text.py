@@ -36,12 +36,11 @@ _WIDE: Final = frozenset("WF")
 def harmless(text: str, *, lines: bool = False) -> str:
     r"""Return `text` with everything that could steer a terminal or hide in it spelled out, such as `\x1b`.
 
-    `lines` keeps line feeds and tabs; otherwise all white space becomes one blank.
+    `lines` keeps tabs and the ends of lines; otherwise all white space becomes one blank.
     """
     if text.isascii() and text.isprintable():
         return text
-    if not lines:
-        text = " ".join(text.split())
+    text = text.replace("\r\n", "\n") if lines else " ".join(text.split())
     return "".join(each if _shown(each) else _spelled(each) for each in text)
 
 

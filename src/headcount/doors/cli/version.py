@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from headcount.domain.errors import Infrastructure
+from headcount.doors.cli import programs
 from headcount.doors.cli.show import json_option, show
 
 
@@ -36,10 +38,8 @@ def _sqlite() -> str:
 
 
 def _tmux() -> str | None:
-    import subprocess
-
     try:
-        said = subprocess.run(["tmux", "-V"], capture_output=True, text=True, timeout=2, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
+        code, said = programs.ran(["tmux", "-V"], timeout=2.0)
+    except Infrastructure:
         return None
-    return said.strip().removeprefix("tmux ") or None
+    return said.removeprefix("tmux ") if code == 0 else None

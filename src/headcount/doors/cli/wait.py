@@ -15,10 +15,10 @@ from headcount.doors.cli import terminal, tree
 from headcount.doors.cli.arguments import Span
 from headcount.doors.cli.complete import complete_agent, complete_task
 from headcount.doors.cli.show import json_option, show
+from headcount.services.answers import Waited
 
 if TYPE_CHECKING:
     from headcount.api import Headcount
-    from headcount.services.answers import Waited
 
 _STEP: Final = 30.0
 """Seconds of one call; a person's wait may be longer than one call's bound."""
@@ -50,13 +50,20 @@ def wait(
     if agents and task:
         raise click.UsageError("Name agents or a task, not both.")
     with fleets.opened() as fleet:
-        ids = fleets.agent_ids(fleet, agents)
         task_id = fleets.maybe_task_id(fleet, task)
-        if not ids and task_id is None:
-            ids = tuple(each.agent_id for each in fleets.all_agents(fleet))
-        waited = _wait(fleet, ids, task_id=task_id, any_=any_, until=until, timeout=timeout, quiet=as_json)
+        ids = fleets.agent_ids(fleet, agents) if agents or task else _living(fleet)
+        if ids or task_id:
+            waited = _wait(
+                fleet, ids, task_id=task_id, any_=any_, until=until, timeout=timeout, quiet=as_json
+            )
+        else:
+            waited = Waited(True, until, (), (), 0.0, None, "no agent is live")
     show(waited, as_json=as_json, text=lambda: _said(waited))
     return _exit_code(waited)
+
+
+def _living(fleet: Headcount) -> tuple[str, ...]:
+    return tuple(each.agent_id for each in fleets.all_agents(fleet))
 
 
 def _wait(
