@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from headcount.config import Home
 from headcount.domain.errors import PlacementFailed
@@ -85,6 +86,9 @@ class LocalPlacement:
         if found is None:
             raise PlacementFailed("this process cannot be found in the process table")
         return found
+
+    def pid_namespace(self) -> str:
+        return self._table.pid_namespace
 
     def presence(self, process: Process) -> Presence:
         return self._table.presence(process)
@@ -369,6 +373,15 @@ class LocalPlacement:
         if ended is not None:
             written = ended.output_bytes if stream == "output" else ended.stderr_bytes
         return output.read(path, offset=offset, limit=limit, stream=stream, written=written)
+
+    def orders(self) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+        for path in sorted(glob.glob(f"{glob.escape(self._runs)}/*/*/*/")):
+            try:
+                with open(f"{path}{records.ORDER}", encoding="utf-8", errors="surrogateescape") as file:
+                    found = json.load(file)
+            except (OSError, ValueError):
+                found = None
+            yield path.rstrip("/"), found if isinstance(found, dict) else None
 
     def free_disk_mb(self) -> int:
         found = os.statvfs(self._runs if os.path.isdir(self._runs) else self._root)

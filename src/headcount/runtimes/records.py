@@ -117,6 +117,7 @@ _PLAIN: Final = (
     "output_cap",
     "reserved_at",
     "renders",
+    "rows",
 )
 
 
