@@ -58,7 +58,8 @@ class Headcount:
         self._context: Context = bootstrap.context(home, settings)
 
     @classmethod
-    def _of(cls, context: Context) -> Headcount:
+    def of(cls, context: Context) -> Headcount:
+        """Return the fleet of a context that was made elsewhere: by the daemon, or with other parts."""
         made = cls.__new__(cls)
         made._context = context
         return made
@@ -69,7 +70,7 @@ class Headcount:
 
     def acting_as(self, caller: Caller) -> Headcount:
         """Return this fleet as `caller` sees it: with its rights, working directory and variables."""
-        return self._of(self._context.acting_as(caller))
+        return self.of(self._context.acting_as(caller))
 
     def close(self) -> None:
         """Close the registry's connections; agents go on."""

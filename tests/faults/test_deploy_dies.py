@@ -17,10 +17,7 @@ from tests.support.waiting import until
 CHILD = """
 import os, signal, sqlite3, sys
 at, home, task = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-from headcount import Headcount
-from headcount.store import registry
-fleet = Headcount(home, views=False, autostart=False, min_memory_mb=1)
-fleet.list_agents()                       # everything is imported, the registry is open
+from headcount import Headcount, bootstrap
 count = 0
 def boundary(what):
     global count
@@ -34,7 +31,10 @@ def hook(event, args):
     if armed and event in SIDE:
         boundary(event)
 sys.addaudithook(hook)
-fleet.context.registry.on_statement = lambda sql: boundary(sql) if armed else None
+settings = {"views": False, "autostart": False, "min_memory_mb": 1}
+statement = lambda sql: boundary(sql) if armed else None
+fleet = Headcount.of(bootstrap.context(home, settings, on_statement=statement))
+fleet.list_agents()                       # everything is imported, the registry is open
 armed = True
 fleet.deploy(task, role="builder", harness="command", command=["/bin/sh", "-c", "exec sleep 600"], prompt="work")
 armed = False

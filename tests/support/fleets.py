@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from headcount import Headcount
+from headcount import Headcount, bootstrap
 from headcount.services.answers import Deployed
 
 SLEEPER = ("/bin/sh", "-c", "exec sleep 600")
+
+
+def traced(home: Path, on_statement: Callable[[str], None], **settings: Any) -> Headcount:
+    """Open a fleet whose SQL statements are shown to `on_statement`."""
+    given: dict[str, Any] = {"views": False, "autostart": False, "grace": 2.0, "min_memory_mb": 1, **settings}
+    return Headcount.of(bootstrap.context(home, given, on_statement=on_statement))
 
 
 @contextmanager

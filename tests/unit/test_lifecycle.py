@@ -14,7 +14,7 @@ from headcount.domain.lifecycle import LIVE, TRANSITIONS, Change, IllegalChange,
 DRAW = Path(__file__).parents[2] / "scripts" / "draw_lifecycle.py"
 
 
-@pytest.mark.parametrize(("state", "change"), itertools.product(State, Change))
+@pytest.mark.parametrize(("state", "change"), list(itertools.product(State, Change)))
 def test_what_the_table_does_not_name_cannot_happen(state: State, change: Change) -> None:
     if (state, change) in TRANSITIONS:
         assert advance(state, change) is TRANSITIONS[state, change]

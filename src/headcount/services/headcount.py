@@ -75,19 +75,21 @@ def tick(context: Context, *, task_id: str | None = None, strays: bool = False) 
     sessions = context.views.list()
     with context.registry.read() as tx:
         rows = _of_task(tx.runs.live(), task_id)
-    done: list[Problem] = []
+    settled: list[settle.Settled] = []
     if settle.plan(context, looked, rows):
         with context.registry.write("headcount") as tx:
             rows = _of_task(tx.runs.live(), task_id)
             settled = settle.record(context, tx, looked, rows)
         settle.tidy(context, settled, close_views=True)
-        done += [_row_problem(each.action) for each in settled]
-    over = {problem.agent_id for problem in done if problem.kind != "unfinished" or problem.action != "adopt"}
-    rows = [row for row in rows if row.key.agent_id not in over]
-    done += _resend_stops(context, looked, rows)
-    done += _end_orphans(context, looked, task_id=task_id, strays=strays)
-    done += _mend_views(context, looked, rows, sessions, task_id)
-    return done
+    over = {each.row.key for each in settled if not isinstance(each.action, Adopt)}
+    rows = [row for row in rows if row.key not in over]
+    left = settle.Look({key: seen for key, seen in looked.seen.items() if key not in over})
+    return [
+        *(_row_problem(each.action) for each in settled),
+        *_resend_stops(context, left, rows),
+        *_end_orphans(context, left, task_id=task_id, strays=strays),
+        *_mend_views(context, left, rows, sessions, task_id),
+    ]
 
 
 def _of_task(rows: Iterable[LiveRun], task_id: str | None) -> list[LiveRun]:
