@@ -15,7 +15,7 @@ from tests.support.fleets import alive, fleet, new_task
 from tests.support.waiting import until
 
 CHILD = """
-import os, signal, sqlite3, sys
+import os, signal, subprocess, sys
 at, home, task = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 from headcount import Headcount, bootstrap
 count = 0
@@ -31,6 +31,17 @@ def hook(event, args):
     if armed and event in SIDE:
         boundary(event)
 sys.addaudithook(hook)
+def around(call):
+    def wrapped(*args, **kwargs):
+        if armed:
+            boundary("before")
+        result = call(*args, **kwargs)
+        if armed:
+            boundary("after")
+        return result
+    return wrapped
+os.write, os.fsync = around(os.write), around(os.fsync)
+subprocess.Popen.__init__ = around(subprocess.Popen.__init__)
 settings = {"views": False, "autostart": False, "min_memory_mb": 1}
 statement = lambda sql: boundary(sql) if armed else None
 fleet = Headcount.of(bootstrap.context(home, settings, on_statement=statement))
@@ -86,6 +97,9 @@ def test_after_one_headcount_rows_are_processes_wherever_the_deployer_died(
         for at in range(part, total, PARTS):
             task = new_task(opened, tmp_path)
             died = run_child(at, home, task)
+            if died.returncode == 0:  # a later deploy finds more in place, and so has fewer boundaries
+                assert at > total - 10, died.stdout
+                break
             assert died.returncode == -signal.SIGKILL, (at, died.stdout, died.stderr)
             # the runner may be between its start and its lock: that end is settled by whoever comes next
             until(lambda: _settled(opened), what=f"a settled registry after boundary {at}")
