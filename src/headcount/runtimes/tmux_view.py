@@ -146,6 +146,7 @@ class TmuxViews:
         self._max_views = max(1, min(max_views, self._descriptors - SPARE_DESCRIPTORS))
         self._how = ("portable",) if portable else ()
         self._clients: dict[int, None] = {}  # in order of their start; threads may add and take at once
+        self._wedged = False  # the last question had no answer
 
     def available(self) -> str | None:
         """Return None if views can be made, else why not; starts nothing."""
@@ -194,6 +195,9 @@ class TmuxViews:
     def close(self, name: str) -> bool:
         """Close exactly this session; return whether it is gone.
 
+        A server that did not answer is not asked again before a `list` had an answer: whoever closes
+        twenty waits for one time-out, not for twenty.
+
         Raises:
             InvalidInput: the name cannot be a session's.
         """
@@ -201,6 +205,8 @@ class TmuxViews:
         self._reap()
         if not os.path.lexists(self._socket):
             return True
+        if self._wedged:
+            return False
         answer = self._ask("kill-session", "-t", f"={name}")
         if answer is None:
             return False
@@ -234,8 +240,10 @@ class TmuxViews:
                 timeout=self._timeout,
                 check=False,
             )
-        except (OSError, subprocess.TimeoutExpired):
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self._wedged = isinstance(error, subprocess.TimeoutExpired)
             return None
+        self._wedged = False
         return _Answer(
             done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         )
