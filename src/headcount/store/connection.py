@@ -26,6 +26,7 @@ PRAGMA journal_size_limit = {WAL_BYTES};
 PRAGMA trusted_schema = OFF;
 PRAGMA cell_size_check = ON;
 PRAGMA temp_store = MEMORY;
+PRAGMA recursive_triggers = ON;
 """
 
 

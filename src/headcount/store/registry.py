@@ -249,7 +249,6 @@ class Registry:
             self._cell.impose("its file is gone", self._clock())
         if standing := self._cell.standing():
             raise standing.error()
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with schema.new_file(self._path, on_statement=self._on_statement):
             pass
 

@@ -1,3 +1,5 @@
+-- INDEXED BY and CROSS JOIN (which SQLite never reorders) stand where the planner must not begin with history.
+
 -- name: add_agent
 -- An agent's id is new, or nothing is written.
 INSERT INTO agent (agent_id, task_id, role, parent_id, depth, harness, model, effort,
@@ -15,14 +17,14 @@ VALUES (:agent_id, :n, :task_id, :state, :role_slot, :work_slot, :token_hash, :p
 -- name: live
 -- All live rows of the machine; costs what is live, never history.
 SELECT run.*, agent.role, agent.harness
-  FROM run JOIN agent USING (agent_id)
+  FROM run INDEXED BY run_live CROSS JOIN agent USING (agent_id)
  WHERE run.live
  ORDER BY agent.seq;
 
 -- name: live_of_task
 -- The live rows of one task, oldest agent first.
 SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
-  FROM run JOIN agent USING (agent_id)
+  FROM run INDEXED BY run_live_role CROSS JOIN agent USING (agent_id)
  WHERE run.live AND run.task_id = :task_id
  ORDER BY agent.seq;
 
@@ -48,7 +50,7 @@ SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
 -- name: page_live
 -- The live runs of the machine, newest agent first; costs what is live.
 SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
-  FROM run JOIN agent USING (agent_id)
+  FROM run INDEXED BY run_live CROSS JOIN agent USING (agent_id)
  WHERE run.live
    AND agent.seq < CASE WHEN :after IS NULL THEN 9223372036854775807
                         ELSE (SELECT seq FROM agent WHERE agent_id = :after) END
@@ -57,7 +59,7 @@ SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
 -- name: page_live_of_task
 -- The live runs of one task, newest agent first; costs what is live.
 SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
-  FROM run JOIN agent USING (agent_id)
+  FROM run INDEXED BY run_live_role CROSS JOIN agent USING (agent_id)
  WHERE run.live AND run.task_id = :task_id
    AND agent.seq < CASE WHEN :after IS NULL THEN 9223372036854775807
                         ELSE (SELECT seq FROM agent WHERE agent_id = :after) END
@@ -93,7 +95,7 @@ SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
 -- name: holders
 -- What every live row of the machine holds; costs what is live.
 SELECT run.agent_id, run.task_id, agent.role, agent.work_hash
-  FROM run JOIN agent USING (agent_id)
+  FROM run INDEXED BY run_live CROSS JOIN agent USING (agent_id)
  WHERE run.live
  ORDER BY agent.seq;
 
@@ -153,7 +155,7 @@ SELECT run.state, run.outcome, count(*) AS number
 -- name: ended_before
 -- Runs that were over before a moment, longest over first; reads no more than it returns.
 SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
-  FROM run JOIN agent USING (agent_id)
+  FROM run INDEXED BY run_over CROSS JOIN agent USING (agent_id)
  WHERE NOT run.live AND run.ended_at < :before
  ORDER BY run.ended_at LIMIT :limit;
 
