@@ -27,7 +27,7 @@ for line in sys.stdin:
         result = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "t"}}
     else:
         asked = message["params"]
-        refused = asked["arguments"].get("role") == "refused"
+        refused = asked["arguments"].get("agent_type") == "refused"
         result = {"content": [{"type": "text", "text": json.dumps(asked)}], "isError": refused}
     print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
     assert "error" in json.loads(sys.stdin.readline())  # the answer to our question
@@ -74,7 +74,11 @@ def test_it_speaks_mcp_and_writes_a_line_for_each_act(tmp_path: Path) -> None:
         "report_agent_finding",
         "spawn_child_agent",
     ]
-    assert answers[2]["arguments"] == {"role": "tester", "prompt": '[{"say": "child"}]', "harness": "script"}
+    assert answers[2]["arguments"] == {
+        "agent_type": "tester",
+        "prompt": '[{"say": "child"}]',
+        "harness": "script",
+    }
 
 
 def test_it_edits_runs_waits_and_exits(tmp_path: Path) -> None:

@@ -301,7 +301,7 @@ class Agent:
 
 def child(value: Mapping[str, object]) -> dict[str, object]:
     """Return the arguments of spawn_child_agent: `steps` become the prompt of another script agent."""
-    arguments = dict(value)
+    arguments = {"agent_type" if name == "role" else name: each for name, each in value.items()}
     if "steps" in arguments:
         arguments["prompt"] = json.dumps(arguments.pop("steps"))
         arguments.setdefault("harness", "script")
