@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from headcount.runtimes.base import OutputSlice, Placement
+from headcount.domain.errors import InvalidInput
+from headcount.domain.output import OutputPage, OutputWish, check_wish, shape
+from headcount.runtimes.base import OutputSlice
+from headcount.services import rights
+from headcount.services.context import Context
+from headcount.services.search import matcher
+
+STREAMS: Final = ("output", "stderr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +29,22 @@ class Wish:
     cursor: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One stream of one run, as bytes."""
+def read(context: Context, wish: Wish) -> OutputPage:
+    """Return a page of a run's output; costs what is asked for.
 
-    placement: Placement
-    path: str
-    stream: str
+    Raises:
+        InvalidInput: unknown format or stream, a pattern that is none, numbers out of range.
+        NotFound: no such agent or run.
+    """
+    form = check_wish(format=wish.format, tail=wish.tail, max_bytes=wish.max_bytes, cursor=wish.cursor)
+    if wish.stream not in STREAMS:
+        raise InvalidInput(f"there is no stream {wish.stream[:40]!r}", hint=f"one of {', '.join(STREAMS)}")
+    matches = None if wish.filter is None else matcher(wish.filter)
+    with context.registry.read() as tx:
+        run = rights.existing(tx, wish.agent_id, wish.run)
 
-    def read(self, offset: int, limit: int) -> OutputSlice:
-        """Return bytes from an absolute offset, or from the end if it is negative."""
-        return self.placement.read_output(self.path, offset=offset, limit=limit, stream=self.stream)
+    def source(offset: int, limit: int) -> OutputSlice:
+        return context.placement.read_output(run.path, offset=offset, limit=limit, stream=wish.stream)
+
+    asked = OutputWish(form, wish.tail, matches, wish.max_bytes, wish.cursor, final=not run.live)
+    return shape(source, asked, context.harness(run.harness).read)
