@@ -98,7 +98,7 @@ RULES = (
             Place("runtimes/*", "the runtimes act on processes"),
             *programs("script_agent"),
             Place("daemon/start.py", "starts the daemon, detached"),
-            Place("doors/cli/version.py", "asks tmux for its version"),
+            Place("doors/cli/programs.py", "tmux to attach, a client's own command to connect"),
         ),
     ),
     Rule(
@@ -118,6 +118,9 @@ RULES = (
         (
             Place("bootstrap.py", "gives everyone the time"),
             *programs("runner"),
+            Place("runtimes/local.py", "stamps a void record in place of the runner that never was"),
+            Place("client.py", "has the daemon been started anew since a call was sent?"),
+            Place("doors/mcp/bridge.py", "the same, for its own calls"),
             Place("doors/cli/terminal.py", "what a person sees: the age of an agent"),
         ),
     ),
@@ -126,11 +129,8 @@ RULES = (
         using(r"time\.(sleep|monotonic(_ns)?|perf_counter(_ns)?)"),
         (
             Place("bootstrap.py", "gives everyone a clock that nobody sets, and a pause between two looks"),
-            *programs("runner", "script_agent"),
-            Place("runtimes/gate.py", "a start waits for its turn, bounded"),
-            Place("runtimes/reaper.py", "kills until nothing is left, bounded"),
-            Place("runtimes/local.py", "a started runner says so in time, or has failed"),
-            Place("store/lock.py", "a lock of the kernel has no deadline of its own"),
+            Place("runtimes/*", "acts on processes: each wait has a condition and a bound"),
+            *programs("script_agent", "bridge"),
             Place("client.py", "the daemon answers in time, or has failed"),
             Place("daemon/start.py", "the same, for one that has just been started"),
             Place("doors/cli/terminal.py", "a live view draws again after a while"),
@@ -143,7 +143,7 @@ RULES = (
             Place("bootstrap.py", "gives everyone the dice"),
             Place("client.py", "the key of a call that may be sent twice"),
             Place("runtimes/gate.py", "those who wait together come back apart"),
-            Place("store/lock.py", "the same, for writers"),
+            *programs("bridge", "daemon"),
         ),
     ),
     Rule(
@@ -152,7 +152,7 @@ RULES = (
         (
             Place("bootstrap.py", "reads it once for everyone"),
             Place("config.py", "where the home and the runtime directory are"),
-            *programs("script_agent", "daemon"),
+            *programs("script_agent", "bridge", "daemon"),
             Place("doors/cli/edge.py", "the entrance: shell completion asks through it"),
             Place("doors/cli/terminal.py", "NO_COLOR and TERM"),
         ),
