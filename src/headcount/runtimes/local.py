@@ -15,11 +15,11 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from headcount.config import Home
 from headcount.domain.errors import PlacementFailed
@@ -52,6 +52,10 @@ class LocalPlacement:
     fallocate. `runner_env` is what the runner's own Python needs to start, usually nothing.
     """
 
+    # of the process, not of one placement: who starts a runner is its parent until one of both ends
+    _guard: ClassVar = threading.Lock()
+    _children: ClassVar[set[int]] = set()
+
     def __init__(
         self,
         home: Home,
@@ -69,8 +73,6 @@ class LocalPlacement:
         self._table = ProcessTable(without)
         self._reaper = Reaper(self._root, self._table)
         self._tag = hashlib.sha256(os.fsencode(os.path.realpath(self._root))).hexdigest()[:12]
-        self._guard = threading.Lock()
-        self._children: set[int] = set()
         self._starts: dict[str, StartRecord] = {}
         self._width = max(2, os.cpu_count() or 1)
         self._cgroups = () if "cgroup" in without else cgroup.places()
@@ -269,25 +271,34 @@ class LocalPlacement:
             return None  # unmarked meanwhile, or not one of our links
 
     def _see(self, key: RunKey, path: str, *, marked: bool) -> Seen:
+        """Look at one run. A lock that is free beside a record is probed again: when it was probed first,
+        the runner may not have begun."""
         try:
-            with self._own_locks:
-                holder = system.lock_holder(f"{path}/lock")
+            lock, pid = self._probe(path)
         except OSError as error:
             return Seen(
                 key, path, LockState.UNKNOWN, marked=marked, error=f"the lock cannot be probed: {error}"
             )
-        lock = LockState.FREE if holder is None else LockState.HELD
-        pid = holder if holder and holder > 0 else None
         try:
             start, exited, void = self._records(path)
-        except records.Unreadable as error:
-            if lock is LockState.FREE:
-                lock = LockState.UNKNOWN  # what is there and cannot be understood is not nothing
-            return Seen(key, path, lock, pid, marked=marked, error=str(error))
+            if lock is LockState.FREE and start and not exited:
+                lock, pid = self._probe(path)
+                exited = records.read_exit(path)
+        except (OSError, records.Unreadable) as error:
+            # what is there and cannot be understood is not nothing
+            unsure = LockState.HELD if lock is LockState.HELD else LockState.UNKNOWN
+            return Seen(key, path, unsure, pid, marked=marked, error=str(error))
         deployer = Presence.UNKNOWN
         if not (start or exited or void):
             deployer = self._deployer(path)
         return Seen(key, path, lock, pid, start, exited, void, deployer, marked)
+
+    def _probe(self, path: str) -> tuple[LockState, int | None]:
+        with self._own_locks:
+            holder = system.lock_holder(f"{path}/lock")
+        if holder is None:
+            return LockState.FREE, None
+        return LockState.HELD, holder if holder > 0 else None
 
     def _records(self, path: str) -> tuple[StartRecord | None, ExitRecord | None, VoidRecord | None]:
         start = self._starts.get(path)
@@ -345,6 +356,10 @@ class LocalPlacement:
         if again.lock is not LockState.FREE or again.exit or again.start is None:
             return ()
         return self._reaper.reap(seen.key, again.start)
+
+    def remains(self, dead: Iterable[Seen]) -> Mapping[RunKey, Sequence[int]]:
+        started = [(seen.key, seen.start) for seen in dead if seen.start]
+        return self._reaper.remains(started) if started else {}
 
     def void(self, key: RunKey, path: str, *, reason: str) -> Seen:
         if not os.path.isdir(path):

@@ -11,8 +11,9 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Final
 
 from headcount.domain.model import RunKey, StartRecord
@@ -22,6 +23,15 @@ from headcount.runtimes.process import ProcessTable
 BOUND: Final = 3.0
 """Seconds after which what is left is reported as surviving."""
 PAUSE: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One look at all processes: the table, whom to spare, and our variables in their environments."""
+
+    table: Mapping[int, system.Proc]
+    spared: AbstractSet[int]
+    marks: Mapping[int, Mapping[bytes, bytes]]
 
 
 class Reaper:
@@ -39,7 +49,7 @@ class Reaper:
         if start.process.boot_id != self._table.boot_id or start.pidns != self._table.pid_namespace:
             return ()
         until = time.monotonic() + BOUND
-        while (left := self._tree(key, start)) and time.monotonic() < until:
+        while (left := self._tree(key, start, self._sight())) and time.monotonic() < until:
             self._strike(left, start)
             time.sleep(PAUSE)
         if start.cgroup and not left:
@@ -56,13 +66,21 @@ class Reaper:
                 found[pid] = RunKey(os.fsdecode(env.get(b"HEADCOUNT_AGENT_ID", b"")), int(number))
         return found
 
-    def _tree(self, key: RunKey, start: StartRecord) -> Mapping[int, int]:
-        """Return pid and start ticks of every living process of the run."""
+    def remains(self, dead: Iterable[tuple[RunKey, StartRecord]]) -> dict[RunKey, tuple[int, ...]]:
+        """Return the pids that are left of runs whose runners are dead; kill nothing. Looks once for all."""
+        sight = self._sight()
+        return {key: tuple(sorted(self._tree(key, start, sight))) for key, start in dead}
+
+    def _sight(self) -> Sight:
+        """Look at the processes of this machine."""
         table = self._table.all()
         spared = system.lock_holders(self._home) | {pid for pid in table if system.is_runner(pid)}
         spared |= set(system.below(table, spared, ())) | {os.getpid()}
-        own = self._own(table)
-        marks = self._table.environments(own)
+        return Sight(table, frozenset(spared), self._table.environments(self._own(table)))
+
+    def _tree(self, key: RunKey, start: StartRecord, sight: Sight) -> Mapping[int, int]:
+        """Return pid and start ticks of every living process of the run."""
+        table, spared, marks = sight.table, sight.spared, sight.marks
         foreign = {
             pid for pid, env in marks.items() if not self._is_mark(env, key) and b"HEADCOUNT_RUN" in env
         }

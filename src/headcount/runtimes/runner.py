@@ -53,9 +53,10 @@ RUNNING, ENDING, KILLING, OVER = "running", "ending", "killing", "over"
 class Run:
     """The life of one run, from its order to its exit record. The working directory is the run's."""
 
-    def __init__(self, order: Order, exit_fd: int, lock: tuple[int, int]) -> None:
+    def __init__(self, order: Order, exit_fd: int, control: int, lock: tuple[int, int]) -> None:
         self.order = order
         self.exit_fd = exit_fd
+        self.control = control
         self.lock = lock
         self.me = posix.getpid()
         self.proc = "proc" not in order.without and has_proc()
@@ -166,17 +167,16 @@ class Run:
 
     # supervising
 
-    def supervise(self, control: int) -> None:
+    def supervise(self) -> None:
         """Keep the output and wait until nothing of the run is left."""
         # imported here, because the deployer does not wait for this part; resource, because wait4 needs it
         # at the end, when this Python may have been removed
         import resource  # noqa: F401
         import select
 
-        self.control = control
         self.poll = select.poll()
         self.watched = {self.out.fd: self.out, self.err.fd: self.err}
-        for fd in (self.wake, control, *self.watched):
+        for fd in (self.wake, self.control, *self.watched):
             self.poll.register(fd, select.POLLIN)
         self._ask_stop_file()
         while True:
@@ -376,19 +376,18 @@ def exists(name: str) -> bool:
     return True
 
 
-def take_lock() -> tuple[tuple[int, int], str]:
-    """Take the run's lock for life; return its identity, or why this run must not be started by us."""
-    fd = posix.open("lock", posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o600)  # open until the end
+def take_lock(fd: int) -> str:
+    """Take the run's lock; return "", or why this run must not be started by us."""
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in HELD:
-            return (0, 0), "another runner holds the lock"
-        return (0, 0), f"the lock cannot be taken: {error.strerror}"
+            return "another runner holds the lock"
+        return f"the lock cannot be taken: {error.strerror}"
     for name in ("start.json", "exit.json", "void.json"):
         if exists(name):
-            return (0, 0), f"this run was already started, ended or given up ({name})"
-    return system.identity(posix.fstat(fd)), ""
+            return f"this run was already started, ended or given up ({name})"
+    return ""
 
 
 def reserve_exit() -> int:
@@ -430,11 +429,10 @@ def answer(line: str) -> None:
     posix.close(null)
 
 
-def begin() -> tuple[Run | None, int, str]:
-    """Take the lock and the order; return the run and its control pipe, or why there is none."""
-    lock, refusal = take_lock()
-    if refusal:
-        return None, -1, "refused " + refusal
+def begin(lock: int) -> tuple[Run | None, str]:
+    """Take the lock and the order; return the run, or what to answer if there is none."""
+    if refusal := take_lock(lock):
+        return None, "refused " + refusal
     exit_fd = reserve_exit()
     control = posix.open("control", posix.O_RDWR | posix.O_NONBLOCK)  # before the look for a stop file
     _signal.alarm(ORDER_BOUND)  # its default action: end. Nothing is started then, and the deployer sees it
@@ -445,36 +443,30 @@ def begin() -> tuple[Run | None, int, str]:
     elif stop_file() is not None:
         reason = "stopped before the start"
     else:
-        return Run(order, exit_fd, lock), control, ""
+        return Run(order, exit_fd, control, system.identity(posix.fstat(lock))), ""
     void(exit_fd, reason)
-    return None, -1, "failed " + reason
+    return None, "failed " + reason
 
 
-def run() -> None:
-    """Do the whole work of a runner in the working directory."""
-    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGPIPE):
-        _signal.signal(number, _signal.SIG_IGN)
+def start(lock: int) -> tuple[Run | None, str]:
+    """Start the run of the working directory; return it if it lives, and the answer to the deployer."""
     try:
-        this, control, refusal = begin()
+        this, refusal = begin(lock)
     except OSError as error:
-        answer(f"failed the run directory cannot be used: {error.strerror}")
-        return
+        return None, f"failed the run directory cannot be used: {error.strerror}"
     if this is None:
-        answer(refusal)
-        return
+        return None, refusal
     try:
         this.error = this.start()
     except OSError as error:
-        give_up(this, f"the run cannot be started: {error.strerror}")
-        return
+        reason = f"the run cannot be started: {error.strerror}"
+        give_up(this, reason)
+        return None, "failed " + reason
     if this.error is not None:
         posix.waitpid(this.agent, 0)
         this.write_exit()
-        answer("failed " + this.error)
-        return
-    answer(f"started {this.me} {this.my_ticks} {this.agent} {this.agent_ticks} {this.started_at!r}")
-    this.supervise(control)
-    this.write_exit()
+        return None, "failed " + this.error
+    return this, f"started {this.me} {this.my_ticks} {this.agent} {this.agent_ticks} {this.started_at!r}"
 
 
 def give_up(this: Run, reason: str) -> None:
@@ -484,10 +476,21 @@ def give_up(this: Run, reason: str) -> None:
         posix.waitpid(this.agent, 0)
     if this.leaf:
         system.remove_cgroup(this.leaf)
-    try:
-        void(this.exit_fd, reason)
-    finally:
-        answer("failed " + reason)
+    void(this.exit_fd, reason)
+
+
+def run() -> None:
+    """Do the whole work of a runner in the working directory."""
+    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGPIPE):
+        _signal.signal(number, _signal.SIG_IGN)
+    lock = posix.open("lock", posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o600)
+    this, said = start(lock)
+    if this is None:
+        posix.close(lock)  # before the answer: who gets it and looks finds the run over
+    answer(said)
+    if this is not None:
+        this.supervise()
+        this.write_exit()
 
 
 def main(argv: Sequence[str]) -> int:
