@@ -5,19 +5,28 @@
 # A few small programs and not Python: a view costs less than 1 MB. Functions, called in the last line:
 # a shell reads its script piece by piece, and a package that is replaced meanwhile must not change it.
 
-# Make control characters visible: C0 and DEL as ^X, C1 as <C1>, bytes that are not UTF-8 as U+FFFD.
-# Bytes, because a UTF-8 locale is not everywhere. NUL is left to tmux, which drops it. sed writes to a
-# terminal and so line by line, without -u, which would make it read byte by byte.
-escape() {
+# Print a sed program that makes control characters visible: C0 and DEL as ^X, C1 as <C1>, stray bytes that
+# are not UTF-8 as U+FFFD. It works on bytes, because a UTF-8 locale is not everywhere. NUL, and a
+# character that breaks off, are left to tmux, which drops them.
+visible() {
     control='[\001-\010\013-\037\177]'
     caret='ABCDEFGHKLMNOPQRSTUVWXYZ[\\\\]^_?'
     more='[\200-\277]'
-    sed -E "$(printf "s/\015\$//
+    printf "s/\015\$//
 s/$control/^&/g
 y/\001\002\003\004\005\006\007\010\013\014\015\016\017\020\021\022\023\024\025\026\027\030\031\032\033\034\035\036\037\177/$caret/
 s/\302[\200-\237]/<C1>/g
 s/[\300\301\365-\377]/\357\277\275/g
-s/([\302-\337]$more|[\340-\357]$more{2}|[\360-\364]$more{3}|^|[\001-\177])$more+/\\\\1\357\277\275/g")"
+s/([\302-\337]$more|[\340-\357]$more{2}|[\360-\364]$more{3}|^|[\001-\177])$more+/\\\\1\357\277\275/g
+"
+}
+
+# sed writes to a terminal and so line by line, without -u, which would make it read byte by byte. Its
+# program is not an argument because `ps` would show the bytes in it.
+escape() {
+    exec sed -E -f /dev/fd/3 3<<END
+$(visible)
+END
 }
 
 # Set `file` and `offset` to the part of the output that is written now: output.jsonl until it is full,
