@@ -11,6 +11,7 @@ from headcount.domain.errors import InvalidInput, PlacementFailed
 from headcount.domain.lifecycle import Outcome
 from headcount.harnesses.base import Entry, EntryKind, Harness
 from headcount.harnesses.catalogue import find, names
+from tests.support.examples import few
 from tests.support.harness_facts import program, record, spec
 
 every_harness = pytest.mark.parametrize("harness", [find(name) for name in names()], ids=names())
@@ -63,6 +64,7 @@ lines = (
 
 
 @every_harness
+@few
 @given(line=lines)
 def test_any_line_can_be_read_and_shown(harness: Harness, line: bytes) -> None:
     for entry in harness.read(line):
@@ -73,6 +75,7 @@ def test_any_line_can_be_read_and_shown(harness: Harness, line: bytes) -> None:
 
 
 @every_harness
+@few
 @given(
     tail=st.binary(max_size=200) | st.lists(lines, max_size=4).map(b"\n".join),
     end=st.sampled_from(

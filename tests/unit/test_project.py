@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headcount.domain.project import LOOKED_FOR, READ, Project, detect
+from tests.support.examples import few
 
 
 def test_a_python_project_with_uv_and_pytest() -> None:
@@ -119,6 +120,7 @@ def test_a_broken_file_is_named_and_harms_nothing(name: str, text: str) -> None:
     assert "Go" in found.languages
 
 
+@few
 @given(st.dictionaries(st.sampled_from(READ), st.text(), max_size=4), st.sets(st.sampled_from(LOOKED_FOR)))
 def test_anything_at_all_is_survived(texts: dict[str, str], present: set[str]) -> None:
     assert isinstance(detect(texts, present), Project)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from headcount.domain.model import Message, Task, TaskContext, TaskState
 from headcount.domain.project import Project
 from headcount.domain.prompt import PARTS, PromptInput, assemble, delegation
+from tests.support.examples import few
 from tests.support.golden import check_golden
 
 CONTEXT = TaskContext(
@@ -80,6 +81,7 @@ def test_delegation_follows_the_levels_left(left: int, words: str) -> None:
     assert words in delegation(left)
 
 
+@few
 @given(st.text())
 def test_text_of_users_is_put_in_as_it_is(text: str) -> None:
     task = replace(TASK, description=text, context=TaskContext(background=text))

@@ -140,6 +140,7 @@ class _Found:
     pieces: list[Piece] = field(default_factory=list)
     seen: int = 0
     filtered: int = 0
+    waiting: int = 0  # bytes behind `stop` that are the beginning of something unfinished
 
     def take(self, line: Line, pieces: Sequence[Piece]) -> None:
         self.start, self.stop = min(self.start, line.start), max(self.stop, line.end)
@@ -194,12 +195,13 @@ def _next_bytes(read: Read, wish: OutputWish, end: int) -> _Found:
     if not at_end:
         data = data[: data.rfind(b"\n") + 1 or len(data)]
     waiting = _unfinished(data)
-    if waiting and (not wish.final if at_end else waiting < len(data)):
-        data = data[:-waiting]
+    if not waiting or (wish.final if at_end else waiting == len(data)):
+        waiting = 0
+    data = data[: len(data) - waiting]
     body = data.removesuffix(b"\n")
     text = body.decode("utf-8", "replace")
     piece = Piece(text, byte_size(text), lambda whole, *_: whole, terminated=body != data)
-    return _Found(at, at + len(data), [piece] if data else [], seen=len(data))
+    return _Found(at, at + len(data), [piece] if data else [], seen=len(data), waiting=waiting)
 
 
 def _unfinished(data: bytes) -> int:
@@ -221,6 +223,7 @@ def _next_lines(read: Read, wish: OutputWish, parse: Parse, end: int) -> _Found:
     found, room = _Found(start, start), wish.max_bytes
     for line in forward(read, start, end):
         if line.end == end and not line.terminated and not wish.final:
+            found.waiting = line.size
             break
         pieces = make(line)
         room -= sum(map(cost, pieces))
@@ -270,7 +273,7 @@ def _page(read: Read, wish: OutputWish, found: _Found, end: int) -> OutputPage:
         lines=text.count("\n") + (text[-1:] not in ("", "\n")),
         start=found.start,
         next_cursor=found.stop,
-        more=found.start < found.stop < end,
+        more=found.start < found.stop < end - found.waiting,
         total_bytes=end,
         bytes_before=found.start,
         bytes_after=end - found.stop,
