@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,8 +76,15 @@ class Placement(Protocol):
         """
         ...
 
-    def reap(self, seen: Seen) -> Sequence[int]:
-        """Kill, by identity, what a dead runner left of its tree; return the pids that survived."""
+    def reap(self, seen: Seen) -> Sequence[int] | None:
+        """Kill, by identity, what a dead runner left of its tree; return the pids that survived.
+
+        None: a second look does not show a dead runner without an exit record, so nothing was done.
+        """
+        ...
+
+    def remains(self, dead: Iterable[Seen]) -> Mapping[RunKey, Sequence[int]]:
+        """Return for each of these runs, whose runners are dead, the pids that are left; kill nothing."""
         ...
 
     def void(self, key: RunKey, path: str, *, reason: str) -> Seen:
@@ -138,6 +145,10 @@ class Views(Protocol):
 
     def close(self, name: str) -> bool:
         """Close exactly this session; return whether it is gone."""
+        ...
+
+    def shut(self) -> None:
+        """End the server with all its sessions. Agents do not notice; the next `show` starts another."""
         ...
 
     def attach_argv(self, name: str) -> Sequence[str]:

@@ -79,8 +79,10 @@ bind-key -T root C-c detach-client
 bind-key -T prefix d detach-client
 bind-key -T root PPage copy-mode -eu
 bind-key -T root WheelUpPane copy-mode -e
+bind-key -T root Any ''
 """
-"""The size is made manual per window: 3.3a segfaults at the first session if it is so globally.
+"""Keys leave or scroll; any other does nothing, so that nobody types into
+a view. A read-only client would be simpler, but it cannot scroll. The size is made manual per window: 3.3a segfaults at the first session if it is so globally.
 `#{{n:#{{S:x}}}}` counts the sessions (an x for each): 3.3a has no variable for it."""
 
 
@@ -104,6 +106,9 @@ class NoViews:
         """Return that the session is gone: it never was."""
         _check_name(name)
         return True
+
+    def shut(self) -> None:
+        """There is no server to end."""
 
     def attach_argv(self, name: str) -> Sequence[str]:
         """Refuse.
@@ -212,18 +217,20 @@ class TmuxViews:
             return False
         return answer.code == 0 or "can't find session" in answer.err or _no_server(answer.err)
 
+    def shut(self) -> None:
+        self._ask("kill-server")
+
     def attach_argv(self, name: str) -> Sequence[str]:
         """Return the command that shows the session in the user's terminal.
 
-        Read-only: what is typed there has nobody to reach, so it should not stop the window either. It
-        must not start a server, which would have the user's environment and settings. The size stays.
+        It must not start a server, which would have the user's environment and settings.
 
         Raises:
             InvalidInput: the name cannot be a session's.
         """
         target = f"={_check_name(name)}"
         outside = ("env", "-u", "TMUX", "-u", "TMUX_PANE")  # else tmux refuses inside another tmux
-        return (*outside, self._tmux, "-u", "-N", "-S", self._socket, "attach-session", "-r", "-t", target)
+        return (*outside, self._tmux, "-u", "-N", "-S", self._socket, "attach-session", "-t", target)
 
     def _ask(self, *command: str) -> _Answer | None:
         """Run a tmux command that waits for its answer, never longer than the time-out; None: no answer."""

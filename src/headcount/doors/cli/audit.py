@@ -18,7 +18,7 @@ def audit(context: click.Context) -> int:
 
     Exit code 1: not ready for production; the table says why. --help shows its options.
     """
-    from headcount.audit import main
+    from headcount.doors.audit import main
 
     sys.stdout.flush()
     return main(context.args)

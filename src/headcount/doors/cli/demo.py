@@ -18,7 +18,7 @@ def demo(context: click.Context) -> int:
 
     It needs no key and leaves nothing. Exit code 1: the count was ever wrong. --help shows its options.
     """
-    from headcount.demo import main
+    from headcount.doors.demo import main
 
     sys.stdout.flush()
     return main(context.args)
