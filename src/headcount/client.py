@@ -43,7 +43,7 @@ class NoAnswer(Exception):
 
 class Place(Protocol):
     @property
-    def daemon_socket(self) -> os.PathLike[str]: ...
+    def daemon_socket(self) -> str | os.PathLike[str]: ...
 
 
 def caller_header(cwd: str, env: Mapping[str, str], dropped: Iterable[str] = ()) -> str:

@@ -39,21 +39,21 @@ def main(argv: Sequence[str]) -> int:
     chosen = parser.parse_args(argv).home
     home = Home((chosen or default_root(os.environ)).expanduser().absolute())
     if "HEADCOUNT_AGENT_ID" in os.environ:
-        print("headcountd: not within an agent's tree, where it would end with the agent", file=sys.stderr)
-        return EXIT_INFRASTRUCTURE
+        return _refuse("not within an agent's tree, where it would end with the agent")
     try:
         home.make()
         held = lock.acquire(os.fspath(home.daemon_lock))
         if held is None:
-            print(
-                f"headcountd: process {start.holder(home) or '?'} serves {home.root} already", file=sys.stderr
-            )
-            return EXIT_INFRASTRUCTURE
+            return _refuse(f"process {start.holder(home) or '?'} serves {home.root} already")
         _settle_in(home)
         return _serve(home, held)
     except HeadcountError as error:
-        print(f"headcountd: {error.message}", file=sys.stderr)
-        return error.exit_code
+        return _refuse(error.message)
+
+
+def _refuse(why: str) -> int:
+    sys.stderr.write(f"headcountd: {why}\n")
+    return EXIT_INFRASTRUCTURE
 
 
 def _settle_in(home: Home) -> None:
@@ -95,7 +95,8 @@ def _socket(home: Home) -> socket.socket:
 
 
 def _port(home: Home) -> socket.socket:
-    """Listen on the port of earlier daemons, for clients have it in their settings; on another if it is taken."""
+    """Listen on the port of earlier daemons, for clients have it in their settings; on another only if
+    it is taken."""
     file = home.root / "port"
     try:
         wanted = int(os.environ.get("HEADCOUNT_PORT") or file.read_text())

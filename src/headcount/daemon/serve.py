@@ -70,7 +70,7 @@ def config(fleet: Headcount, crew: Crew, person_token: str, watch: Watch) -> uvi
 
 
 def only_this_machine() -> TransportSecuritySettings:
-    """Return the names under which we may be called: a web page that points its own name at us has another."""
+    """Return the names under which we may be called: a web page that points its own at us has another."""
     hosts = ["127.0.0.1", "localhost", "[::1]"]
     return TransportSecuritySettings(
         enable_dns_rebinding_protection=True,
@@ -82,7 +82,7 @@ def only_this_machine() -> TransportSecuritySettings:
 class PeerChecked(H11Protocol):
     """Takes no connection from another user, even if the socket's directory were opened to one."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         if _is_foreign(transport.get_extra_info("socket")):
             transport.abort()
             return

@@ -101,10 +101,10 @@ class Watch:
             self._log.info("run_settled", run=str(each.row.key), action=type(each.action).__name__)
         self._due.set()
 
-    def _safely(self, work: Callable[[], None]) -> None:
+    def _safely(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except Exception:
+        except Exception:  # noqa: BLE001  the edge of the loop: it survives, logs and counts
             self._failures += 1
             self._log.exception("supervision_failed", work=getattr(work, "__name__", "step"))
             self._over.wait(AFTER_A_FAILURE)
@@ -146,7 +146,8 @@ class Runners:
         """Attach to every marked run that is not attached to yet."""
         known = {*self._ends.values()}
         marked = [key for name in os.listdir(self._live) if (key := _key(name)) and key not in known]
-        return any([self._meet(key) for key in marked])
+        over = [self._meet(key) for key in marked]  # all of them, not only up to the first
+        return any(over)
 
     def _gone(self, fd: int) -> bool:
         self._epoll.unregister(fd)

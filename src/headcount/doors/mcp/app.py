@@ -55,7 +55,7 @@ def make_server(door: Door, *, extra: Callable[[MCPServer[Any]], None] | None = 
         description="Deploys, tracks and stops fleets of headless coding agents",
         instructions=instructions(Who.PERSON),
         tools=[_bind(tool, door) for tool in TOOLS],
-        cache_hints={each: CacheHint(ttl_ms=LIST_TTL_MS) for each in LISTS},  # type: ignore[misc]  # literal names
+        cache_hints={each: CacheHint(ttl_ms=LIST_TTL_MS) for each in LISTS},
         subscriptions=None if extra else False,  # nothing that we list changes while we run
         middleware=[_Gate(door)],
         log_level="WARNING",
@@ -126,7 +126,7 @@ async def _carry_out(
         return await door.crew.do(work, slow=tool.slow)
     except HeadcountError as error:
         return failure(error)
-    except Exception as error:  # the door: nobody else can say what happened
+    except Exception as error:
         LOG.exception("tool_failed", extra={"tool": tool.name})
         return failure(
             Infrastructure(f"{tool.name} failed unexpectedly: {type(error).__name__}", hint="see daemon.log")

@@ -58,7 +58,7 @@ class Call:
 
 
 class Bridge:
-    """The loop. `environ` is the caller's; it goes to the daemon by allow-list, with deploys and new tasks."""
+    """The loop. `environ` is the caller's; it goes to the daemon by allow-list, with each tool call."""
 
     def __init__(self, where: place.Place, environ: Mapping[str, str]) -> None:
         self._where = where
@@ -309,21 +309,7 @@ class Bridge:
     def _unreachable(self, call: Call, error: OSError | None) -> None:
         """Say that there is no daemon, and whether the call may have run."""
         self._calls.remove(call)
-        if call.lost:
-            facts = {
-                "code": "outcome_unknown",
-                "message": "the daemon ended during the call, which may or may not have been carried out",
-                "hint": "look before you repeat it: list_agents, get_task_status, get_findings or 'headcount events'",
-            }
-        else:
-            facts = {
-                "code": "daemon_unreachable",
-                "message": f"no daemon answers at {self._path}: {error.strerror if error else 'it is gone'}; "
-                "the call was not carried out",
-                "hint": "run 'headcount up' outside of the agents"
-                if self._inside
-                else "see 'headcount doctor'",
-            }
+        facts = _may_have_run() if call.lost else self._did_not_run(error)
         if call.method != "tools/call":
             return self._fail(call.id, INTERNAL, facts["message"], facts)
         text = f"{facts['code']}: {facts['message']}\nNext: {facts['hint']}"
@@ -334,6 +320,22 @@ class Bridge:
         }
         whole = {"resultType": "complete", **result} if call.modern else result
         return self._say({"jsonrpc": "2.0", "id": call.id, "result": whole})
+
+    def _did_not_run(self, error: OSError | None) -> dict[str, str]:
+        why = error.strerror if error else "it is gone"
+        return {
+            "code": "daemon_unreachable",
+            "message": f"no daemon answers at {self._path} ({why}); the call was not carried out",
+            "hint": "run 'headcount up' outside of the agents" if self._inside else "see 'headcount doctor'",
+        }
+
+
+def _may_have_run() -> dict[str, str]:
+    return {
+        "code": "outcome_unknown",
+        "message": "the daemon ended during the call, which may or may not have been carried out",
+        "hint": "look before you repeat it: list_agents, get_task_status, get_findings, 'headcount events'",
+    }
 
 
 class _Catalogue:
@@ -361,7 +363,7 @@ def _version(message: Json) -> str | None:
 
 
 def _header_value(value: str) -> str:
-    """Return `value` as a header may carry it; what is not plain ASCII goes in base64 (SEP on routing headers)."""
+    """Return `value` as a routing header carries it: what is not plain ASCII goes in base64."""
     plain = value == value.strip() and value.isascii() and value.isprintable()
     if plain and not (value.startswith("=?base64?") and value.endswith("?=")):
         return value

@@ -77,7 +77,8 @@ def _timeline(fleet: Headcount, task_id: str) -> str:
 
 
 def _output(fleet: Headcount, agent_id: str) -> str:
-    return fleet.get_agent_output(agent_id, tail=200, max_bytes=OUTPUT_BYTES).text
+    shown: str = fleet.get_agent_output(agent_id, tail=200, max_bytes=OUTPUT_BYTES).text
+    return shown
 
 
 def _json(answer: object) -> str:

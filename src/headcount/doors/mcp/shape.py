@@ -49,7 +49,7 @@ def page(answer: Any, *, more: str = "", limit: int = PAGE_CHARS) -> Page:
     """
     facts: Facts = plain(answer)
     left_out: dict[str, int] = {}
-    while (over := _over(facts, limit)) > 0:
+    while (over := size(facts) - limit) > 0:
         name = _longest(facts)
         if name is None:
             break  # one long string: the service has bounded it
@@ -65,12 +65,13 @@ def page(answer: Any, *, more: str = "", limit: int = PAGE_CHARS) -> Page:
 def rows_that_fit(answer: Any, name: str, *, limit: int = PAGE_CHARS) -> int | None:
     """Return how many rows of the list `name` fit a page, or None if all do."""
     facts: Facts = plain(answer)
-    over = _over(facts, limit)
+    over = size(facts) - limit
     return max(1, _fitting(facts[name], over)) if over > 0 else None
 
 
-def _over(facts: Facts, limit: int) -> int:
-    return max(len(_json(facts)), len(text(facts))) - limit
+def size(facts: Facts) -> int:
+    """Return the characters that an answer takes, in the longer of its two forms."""
+    return max(len(_json(facts)), len(text(facts)))
 
 
 def _longest(facts: Facts) -> str | None:
@@ -92,19 +93,18 @@ def _json(value: Any) -> str:
 
 
 def text(facts: Mapping[str, Any]) -> str:
-    """Return facts as lines that a person and a model read easily; nothing is left out."""
-    lines: list[str] = []
-    for name, value in facts.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            lines.append(f"{name} ({len(value)}):")
-            lines.extend(f"- {_line(row)}" for row in value)
-        elif isinstance(value, str) and "\n" in value:
-            lines.append(f"{name}:\n{value}")
-        elif isinstance(value, dict) and value:
-            lines.append(f"{name}: {_line(value)}")
-        else:
-            lines.append(f"{name}: {_word(value)}")
-    return "\n".join(lines)
+    """Return facts as lines that a person and a model read easily; all of them, long texts last."""
+    long = {name: value for name, value in facts.items() if isinstance(value, str) and "\n" in value}
+    lines = [line for name, value in facts.items() if name not in long for line in _lines(name, value)]
+    return "\n".join([*lines, *(f"{name}:\n{value}" for name, value in long.items())])
+
+
+def _lines(name: str, value: Any) -> list[str]:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [f"{name} ({len(value)}):", *(f"- {_line(row)}" for row in value)]
+    if isinstance(value, dict) and value:
+        return [f"{name}: {_line(value)}"]
+    return [f"{name}: {_word(value)}"]
 
 
 def _line(row: Any) -> str:
@@ -130,7 +130,7 @@ def failure(error: HeadcountError) -> Page:
 
 
 def paged(read: Callable[[int], Any], name: str, *, limit: int, more: str) -> Page:
-    """Return a list answer whose cursor fits what is shown: read again with fewer rows if one page is too long."""
+    """Return a list answer whose cursor fits what is shown: what is too long is read again, shorter."""
     answer = read(limit)
     while (fits := rows_that_fit(answer, name)) is not None and len(getattr(answer, name)) > 1:
         answer = read(fits)

@@ -15,7 +15,7 @@ from pydantic import Field
 from headcount.api import Headcount
 from headcount.domain.errors import NotAllowed
 from headcount.domain.output import OutputPage
-from headcount.doors.mcp.shape import PAGE_CHARS, Page, page, paged
+from headcount.doors.mcp.shape import PAGE_CHARS, Page, page, paged, size
 from headcount.services import answers
 
 if TYPE_CHECKING:
@@ -75,9 +75,7 @@ Prompt = Annotated[
 ]
 Harness = Annotated[
     str | None,
-    Field(
-        description="The program that is the agent: claude (default), command, script or another installed one"
-    ),
+    Field(description="The program that is the agent: claude (default), command, script or another one"),
 ]
 Command = Annotated[
     list[str] | None, Field(description="For the harnesses command and script: program and arguments")
@@ -86,9 +84,7 @@ Model = Annotated[str | None, Field(description="The model, in the harness's own
 Effort = Annotated[str | None, Field(description="How hard the model thinks, in the harness's own words")]
 Cwd = Annotated[
     str | None,
-    Field(
-        description="Where the agent works. Default: your directory if in the task's project, else the project"
-    ),
+    Field(description="Where it works. Default: your directory if in the task's project, else the project"),
 ]
 Env = Annotated[
     list[str] | None, Field(description="Names of further variables of yours that the agent gets")
@@ -244,11 +240,12 @@ def spawn_child_agent(
 def list_agents(
     fleet: Headcount,
     task_id: MaybeTask = None,
-    all: Annotated[bool, Field(description="Ended ones too")] = False,  # noqa: A002  the word that users see
+    all: Annotated[bool, Field(description="Ended ones too")] = False,
     limit: Limit = 100,
     cursor: Annotated[str | None, Field(description="next_cursor of an earlier answer")] = None,
 ) -> Page:
-    """List agents in order of deployment: state, process, what they last reported. Live ones only, unless all."""
+    """List agents in order of deployment: state, process, what they last reported. Only live ones, unless
+    all."""
     return paged(
         lambda rows: fleet.list_agents(task_id=task_id, all=all, limit=rows, cursor=cursor),
         "agents",
@@ -271,7 +268,7 @@ def wait_for_agents(
         list[str] | None, Field(description="The agents. Default: all live ones of task_id")
     ] = None,
     task_id: MaybeTask = None,
-    any: Annotated[bool, Field(description="Return when the first is there, not all")] = False,  # noqa: A002  as above
+    any: Annotated[bool, Field(description="Return when the first is there, not all")] = False,
     until: Annotated[
         Literal["ended", "reported", "done", "blocked", "finding"],
         Field(description="What to wait for; an agent that has ended satisfies each of them"),
@@ -296,17 +293,18 @@ def get_agent_output(
     agent_id: AgentId,
     run: Annotated[int | None, Field(ge=1, description="Default: the latest run")] = None,
     stream: Annotated[Literal["output", "stderr"], Field(description="Which of its two streams")] = "output",
-    format: Annotated[  # noqa: A002  the word that users see
+    format: Annotated[
         Literal["text", "jsonl", "parsed", "summary", "recent"], Field(description="How to read it")
     ] = "text",
     tail: Annotated[int | None, Field(ge=1, description="Only the last so many lines")] = None,
-    filter: Annotated[str | None, Field(description="Only lines that this regular expression finds")] = None,  # noqa: A002  as above
+    filter: Annotated[str | None, Field(description="Only lines that this regular expression finds")] = None,
     max_bytes: Annotated[
         int, Field(ge=1, le=16_000, description="At most so much in one answer")
     ] = OUTPUT_BYTES,
     cursor: Annotated[int | None, Field(ge=0, description="next_cursor of an earlier answer")] = None,
 ) -> Page:
-    """Read what an agent wrote, during its run or after it. What is left out is counted; next_cursor continues."""
+    """Read what an agent wrote, during its run or after it. What is left out is counted; next_cursor
+    continues."""
 
     def read(size: int) -> OutputPage:
         return fleet.get_agent_output(
@@ -320,10 +318,9 @@ def get_agent_output(
             cursor=cursor,
         )
 
-    shown = page(read(max_bytes), limit=2 * max_bytes + PAGE_CHARS)
-    too_long = max(len(shown.text), len(shown.facts.get("text", ""))) > PAGE_CHARS
-    if max_bytes <= OUTPUT_BYTES and too_long:
-        return page(read(max_bytes // 2), limit=2 * PAGE_CHARS)
+    shown = page(read(max_bytes))
+    if max_bytes == OUTPUT_BYTES and size(shown.facts) > PAGE_CHARS:
+        return page(read(max_bytes // 2))  # much of it is escaped
     return shown
 
 
@@ -333,7 +330,7 @@ def get_findings(
     severity: Annotated[
         Literal["critical", "high", "medium", "low", "info"] | None, Field(description="Only this severity")
     ] = None,
-    type: Annotated[str | None, Field(description="Only this type")] = None,  # noqa: A002  the word that users see
+    type: Annotated[str | None, Field(description="Only this type")] = None,
     agent_id: Annotated[str | None, Field(description="Only of this agent")] = None,
     since: Annotated[str | None, Field(description="Only from this ISO 8601 time on")] = None,
     cursor: Cursor = 0,
@@ -359,7 +356,7 @@ def stop_agent(
         Field(ge=0, le=40, description="Seconds between TERM and KILL. Default 10; 0 kills at once"),
     ] = None,
 ) -> Page:
-    """End an agent and all of its processes: TERM, grace, KILL. Returns when it is over, and lists survivors."""
+    """End an agent and all of its processes: TERM, grace, KILL. Returns when it is over; lists survivors."""
     return page(fleet.stop_agent(agent_id, reason=reason, grace=grace))
 
 
@@ -390,7 +387,8 @@ def validate_and_repair_registry(
     dry_run: Annotated[bool, Field(description="Only say what would be done")] = True,
     task_id: MaybeTask = None,
 ) -> Page:
-    """Compare the registry with the machine and, with dry_run=false, make them agree. Never starts an agent."""
+    """Compare the registry with the machine and, with dry_run=false, make them agree. Never starts an
+    agent."""
     return page(
         fleet.validate_and_repair_registry(dry_run=dry_run, task_id=task_id),
         more="'headcount repair --json' shows all",
@@ -404,7 +402,7 @@ def update_agent_progress(
     progress: Annotated[int | None, Field(ge=0, le=100, description="Percent")] = None,
     agent_id: Annotated[str | None, Field(description="Not needed: your token says who you are")] = None,
 ) -> Page:
-    """Report your own progress. Do it when you begin, at each milestone, when you are blocked, and at the end."""
+    """Report your own progress: when you begin, at each milestone, when you are blocked, and at the end."""
     return page(fleet.update_agent_progress(status, message, progress=progress, agent_id=agent_id))
 
 
