@@ -65,7 +65,7 @@ def connect(
 class Handle:
     """An open connection, and which file and process it belongs to."""
 
-    __slots__ = ("connection", "file", "pid", "version")
+    __slots__ = ("connection", "file", "is_ours", "pid", "version")
 
     def __init__(self, path: Path, *, wait: float, on_statement: Callable[[str], None] | None) -> None:
         """Open the file.
@@ -77,12 +77,9 @@ class Handle:
         self.pid: Final = os.getpid()
         self.connection, self.file = _open_unmoved(path, wait, on_statement)
         try:
-            (mode,) = self.connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            assert mode == "wal"  # a file system without shared memory raises instead
             self.version = schema_version(self.connection)
-            self.connection.execute(
-                "SELECT 1 FROM sqlite_schema LIMIT 0"
-            )  # reads the schema here, not in a lock
+            (application,) = self.connection.execute("PRAGMA application_id").fetchone()
+            self.is_ours = application == APPLICATION_ID
         except BaseException:
             self.connection.close()
             raise
@@ -98,6 +95,11 @@ class Handle:
     def is_of(self, path: Path) -> bool:
         """Say whether this process opened it and the file under this name is still the same one."""
         return self.pid == os.getpid() and self.file == file_id(path)
+
+    def prepare(self) -> None:
+        """Make sure of the write-ahead log, and read the schema now rather than inside a lock."""
+        self.connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        self.connection.execute("SELECT 1 FROM sqlite_schema LIMIT 0").fetchall()
 
     @contextmanager
     def transaction(self, begin: str) -> Iterator[sqlite3.Connection]:

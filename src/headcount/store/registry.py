@@ -13,7 +13,7 @@ from typing import Final
 
 from headcount.domain.errors import HeadcountError, Infrastructure, RegistryCorrupt
 from headcount.store import schema
-from headcount.store.connection import APPLICATION_ID, Handle, schema_version
+from headcount.store.connection import Handle, schema_version
 from headcount.store.events import Events
 from headcount.store.faults import is_busy, is_corruption, machine_fault
 from headcount.store.findings import Findings
@@ -229,7 +229,8 @@ class Registry:
         except FileNotFoundError:
             return self._locked_open(self._create, locked=locked)
         self.opens += 1
-        if handle.version == schema.newest():
+        if handle.version == schema.newest() and handle.is_ours:
+            handle.prepare()
             return handle
         handle_of_older = handle
         return self._locked_open(lambda: self._update(handle_of_older), locked=locked)
@@ -256,9 +257,8 @@ class Registry:
         """Apply the migrations that are missing, after a copy of the file as it was."""
         try:
             schema.refuse_newer(handle.version)
-            (application,) = handle.connection.execute("PRAGMA application_id").fetchone()
-            if application != APPLICATION_ID:
-                raise self._not_ours(int(application))
+            if not handle.is_ours:
+                raise self._not_ours(handle)
             self._save(handle, self._backups / f"before-migration-{handle.version}.db")
             schema.migrate(handle.connection)
         finally:
@@ -272,9 +272,11 @@ class Registry:
                 hint="run 'headcount doctor', then 'headcount repair --rebuild'",
             )
 
-    def _not_ours(self, application: int) -> HeadcountError:
+    def _not_ours(self, handle: Handle) -> HeadcountError:
         """Return what to say of a file without our mark: emptied, or of another program."""
-        if application == 0 and self._path.stat().st_size == 0:
+        (pages,) = handle.connection.execute("PRAGMA page_count").fetchone()
+        if pages == 0:
+            handle.close()
             return self._cell.impose("its file is empty", self._clock()).error()
         return Infrastructure(
             f"{self._path} is not a registry of Headcount",
