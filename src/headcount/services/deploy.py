@@ -17,7 +17,7 @@ from headcount.domain.lifecycle import State
 from headcount.domain.model import LiveRun, LockState, Order, Run, Started
 from headcount.domain.prompt import PromptInput, assemble, delegation
 from headcount.harnesses.base import Harness, Launch, Spec
-from headcount.services import admit, rights, settle
+from headcount.services import admit, rights, settle, stop
 from headcount.services.admit import Admitted, Earlier, work_hash
 from headcount.services.answers import Deployed
 from headcount.services.context import Context, Remote
@@ -230,7 +230,7 @@ def undo(context: Context, row: LiveRun, reason: str) -> None:
 
 def _mark_stopping(context: Context, row: LiveRun, reason: str) -> None:
     with context.registry.write("undo deploy") as tx:
-        tx.runs.stop_asked(row.key, reason=reason, by="headcount", now=context.clock.now())
+        stop.mark(context, tx, row.key, row.task_id, reason, by="headcount")
 
 
 def _confirm(job: Job, started: Started) -> Deployed:

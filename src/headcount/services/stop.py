@@ -49,9 +49,11 @@ def _intend(context: Context, agent_id: str, reason: str) -> Run:
         return run
 
 
-def mark(context: Context, tx: Tx, key: RunKey, task_id: str, reason: str) -> bool:
-    """Record that a run is to stop, and who wants it."""
-    by, now = context.caller.agent_id or "person", context.clock.now()
+def mark(
+    context: Context, tx: Tx, key: RunKey, task_id: str, reason: str, *, by: str | None = None
+) -> bool:
+    """Record that a run is to stop, and who wants it: the caller, if `by` names nobody else."""
+    by, now = by or context.caller.agent_id or "person", context.clock.now()
     changed = tx.runs.stop_asked(key, reason=reason, by=by, now=now)
     if changed:
         tx.events.add(
