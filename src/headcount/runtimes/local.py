@@ -281,7 +281,7 @@ class LocalPlacement:
             )
         try:
             start, exited, void = self._records(path)
-            if lock is LockState.FREE and start and not exited:
+            if lock is LockState.FREE and (start or exited):
                 lock, pid = self._probe(path)
                 exited = records.read_exit(path)
         except (OSError, records.Unreadable) as error:
@@ -351,10 +351,10 @@ class LocalPlacement:
             os.close(fd)
         return True
 
-    def reap(self, seen: Seen) -> Sequence[int]:
+    def reap(self, seen: Seen) -> Sequence[int] | None:
         again = self.look_at(seen.key, seen.path)
         if again.lock is not LockState.FREE or again.exit or again.start is None:
-            return ()
+            return None
         return self._reaper.reap(seen.key, again.start)
 
     def remains(self, dead: Iterable[Seen]) -> Mapping[RunKey, Sequence[int]]:

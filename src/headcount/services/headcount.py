@@ -42,7 +42,7 @@ class Picture:
 
 def check(context: Context, *, task_id: str | None) -> Health:
     """Compare and say; write nothing."""
-    return _health(context, _picture(context, act=False), task_id, dry_run=True)
+    return _health(context, _picture(context), task_id, dry_run=True)
 
 
 def repair(context: Context, *, dry_run: bool, task_id: str | None) -> Health:
@@ -215,8 +215,8 @@ def _viewless(
     return found
 
 
-def _picture(context: Context, *, act: bool) -> Picture:
-    looked = settle.look(context, act=act)
+def _picture(context: Context) -> Picture:
+    looked = settle.Look(settle.glance(context))
     sessions = context.views.list()
     with context.registry.read() as tx:
         rows = tuple(tx.runs.live())

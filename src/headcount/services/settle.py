@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from headcount.domain.lifecycle import LIVE, Outcome, State
-from headcount.domain.model import ExitRecord, LiveRun, LockState, Presence, RunKey, Seen, Started
+from headcount.domain.model import ExitRecord, LiveRun, LockState, Presence, Process, RunKey, Seen, Started
 from headcount.domain.plan import (
     Adopt,
     Reap,
@@ -47,31 +47,44 @@ class Settled:
 
 def look(context: Context, *, act: bool) -> Look:
     """Look at all live runs. With `act`, what dead runners left is killed and what dead deployers left
-    is voided; without, a dead runner's run counts as gone only if its agent is seen to be dead."""
-    seen = {each.key: each for each in context.placement.look()}
-    return refine(context, seen, act=act)
+    is voided; without, a dead runner's run counts as gone only if nothing of it is left."""
+    return refine(context, glance(context), act=act)
+
+
+def glance(context: Context) -> dict[RunKey, Seen]:
+    """Look at all live runs, and no further."""
+    return {each.key: each for each in context.placement.look()}
 
 
 def refine(context: Context, seen: Mapping[RunKey, Seen], *, act: bool) -> Look:
     """Deal with dead runners and deployers among `seen`."""
+    if not act:
+        return Look(seen, dict.fromkeys(_without_remains(context, seen.values()), ()))
     known = dict(seen)
     reaped: dict[RunKey, tuple[int, ...]] = {}
     for action in plan_files(seen.values()):
         key = action.seen.key
         if isinstance(action, Reap):
-            if act:
-                reaped[key] = tuple(context.placement.reap(action.seen))
-            elif _agent_is_dead(context, action.seen):
-                reaped[key] = ()
-        elif act:
+            survivors = context.placement.reap(action.seen)
+            if survivors is not None:
+                reaped[key] = tuple(survivors)
+        else:
             known[key] = context.placement.void(
                 key, action.seen.path, reason="the deployer died before the runner started"
             )
     return Look(known, reaped)
 
 
-def _agent_is_dead(context: Context, seen: Seen) -> bool:
-    return seen.start is not None and context.placement.presence(seen.start.process) is Presence.DEAD
+def _without_remains(context: Context, seen: Iterable[Seen]) -> list[RunKey]:
+    """Return the runs whose runner was killed and of which nothing is left: the agent's own end is not
+    enough, what it started may live on."""
+    dead = [each.seen for each in plan_files(seen) if isinstance(each, Reap)]
+    gone = [each for each in dead if each.start and _is_dead(context, each.start.process)]
+    return [key for key, left in context.placement.remains(gone).items() if not left] if gone else []
+
+
+def _is_dead(context: Context, process: Process) -> bool:
+    return context.placement.presence(process) is Presence.DEAD
 
 
 def record(context: Context, tx: Tx, looked: Look, rows: Sequence[LiveRun]) -> list[Settled]:
@@ -85,13 +98,14 @@ def record(context: Context, tx: Tx, looked: Look, rows: Sequence[LiveRun]) -> l
 
 
 def plan(context: Context, looked: Look, rows: Sequence[LiveRun]) -> list[RowAction]:
-    """Return what `record` would do. Rows without a mark in `live/` are looked at directly."""
+    """Return what `record` would do. Rows without a mark in `live/` are looked at directly, their
+    deployers first: what a dead one left is final, what a living one left may not be."""
+    undecided = [row for row in rows if row.runner is None and row.state in LIVE]
+    deployers = {row.key: context.placement.presence(row.deployer) for row in undecided}
     seen = dict(looked.seen)
     for row in rows:
         if row.key not in seen:
-            seen[row.key] = replace(context.placement.look_at(row.key, row.path), marked=False)
-    undecided = [row for row in rows if row.runner is None and row.state in LIVE]
-    deployers = {row.key: context.placement.presence(row.deployer) for row in undecided}
+            seen[row.key] = context.placement.look_at(row.key, row.path)
     boot_id = context.placement.self_process().boot_id
     return plan_rows(rows, seen, deployers=deployers, reaped=looked.reaped, boot_id=boot_id)
 
