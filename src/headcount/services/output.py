@@ -39,7 +39,7 @@ def read(context: Context, wish: Wish) -> OutputPage:
     form = check_wish(format=wish.format, tail=wish.tail, max_bytes=wish.max_bytes, cursor=wish.cursor)
     if wish.stream not in STREAMS:
         raise InvalidInput(f"there is no stream {wish.stream[:40]!r}", hint=f"one of {', '.join(STREAMS)}")
-    matches = None if wish.filter is None else matcher(wish.filter)
+    matches = None if wish.filter is None else matcher(wish.filter, monotonic=context.clock.monotonic)
     with context.registry.read() as tx:
         run = rights.existing(tx, wish.agent_id, wish.run)
 
