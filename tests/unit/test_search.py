@@ -21,7 +21,17 @@ def test_a_pattern_that_hangs_other_engines_runs_through_a_long_line(pattern: st
 
 @pytest.mark.parametrize(
     "pattern",
-    ["", "[", "(?=a)b", r"(a)\1", "((a{1000}){1000}){1000}", "(a?){1000}b", "(.*){1,300}[bc]", "x" * 1001],
+    [
+        "",
+        "[",
+        "(?=a)b",
+        r"(a)\1",
+        "((a{1000}){1000}){1000}",
+        "(a?){1000}b",
+        "(.*){1,300}[bc]",
+        "x" * 1001,
+        "\ud800",
+    ],
 )
 def test_what_cannot_run_in_linear_time_is_too_large_or_is_none_is_refused(pattern: str) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -38,14 +48,14 @@ def test_a_filter_finds_in_bytes_whatever_they_are() -> None:
     assert find("error", b"\xff\xfe error \x00")
     assert find("error|warning|traceback|failed", b"a warning")
     assert not find("^a$", b"ab")
-    assert not find("\ud800", b"a")
     assert not find("b", b"a" * LINE_MAX + b"b")
 
 
 def test_a_search_that_takes_too_long_ends_with_a_hint() -> None:
     seconds = count()
     find = matcher("a", monotonic=lambda: float(next(seconds)))
+    for _ in range(int(TIME_MAX)):
+        find(b"a")
     with pytest.raises(InvalidInput, match="5 s") as caught:
-        for _ in range(int(TIME_MAX) + 2):
-            find(b"a")
+        find(b"a")
     assert "cursor" in caught.value.hint

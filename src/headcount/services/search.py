@@ -52,8 +52,8 @@ def _compiled(pattern: str) -> Callable[[bytes], object]:
     options = re2.Options()
     options.log_errors = False
     try:
-        compiled = re2.compile(pattern.encode("utf-8", "replace"), options)
-    except re2.error as error:
+        compiled = re2.compile(pattern.encode("utf-8", "surrogateescape"), options)
+    except (re2.error, UnicodeEncodeError) as error:
         raise InvalidInput(
             f"the filter is not a valid expression: {_words(error)}",
             hint="it is RE2 syntax: no look-around, no back-references",
