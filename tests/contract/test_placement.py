@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from headcount.domain.errors import PlacementFailed
 from headcount.domain.model import LockState, Presence, Process, RunKey
 from headcount.runtimes.local import LocalPlacement
 from tests.support import placements, waiting
-from tests.support.placements import await_free, begin, environment, order
+from tests.support.placements import await_exit, await_free, begin, environment, order
 
 
 @pytest.fixture(params=["linux", "no cgroup", "as on a mac"])
@@ -36,7 +37,9 @@ def said(placement: LocalPlacement, path: str, stream: str = "output") -> bytes:
 # deploying
 
 
-def test_a_started_run_is_held_and_its_record_names_runner_and_agent(placement, home):
+def test_a_started_run_is_held_and_its_record_names_runner_and_agent(
+    placement: LocalPlacement, home: Path
+) -> None:
     seen, started = begin(placement, home)
     assert seen.lock is LockState.HELD
     assert seen.runner_pid == started.runner.pid
@@ -47,7 +50,9 @@ def test_a_started_run_is_held_and_its_record_names_runner_and_agent(placement, 
     assert [each.key for each in placement.look()] == [seen.key]
 
 
-def test_the_agent_gets_prompt_directory_and_exactly_its_environment(placement, home, tmp_path):
+def test_the_agent_gets_prompt_directory_and_exactly_its_environment(
+    placement: LocalPlacement, home: Path, tmp_path: Path
+) -> None:
     made = order(
         placement, ("sh", "-c", "cat; pwd; env -0 | sort -z"), stdin=b"the prompt\n\xff", cwd=str(tmp_path)
     )
@@ -60,28 +65,31 @@ def test_the_agent_gets_prompt_directory_and_exactly_its_environment(placement, 
     assert b"LC_" not in lines
 
 
-def test_without_a_prompt_stdin_is_empty(placement, home):
+def test_without_a_prompt_stdin_is_empty(placement: LocalPlacement, home: Path) -> None:
     seen, _ = begin(placement, home, ("/bin/cat",))
-    assert await_free(placement, seen).exit.code == 0
+    assert await_exit(placement, seen).code == 0
 
 
 @pytest.mark.parametrize("code", [0, 1, 37, 255])
-def test_the_exit_record_has_the_exit_code(placement, home, code):
+def test_the_exit_record_has_the_exit_code(placement: LocalPlacement, home: Path, code: int) -> None:
     seen, _ = begin(placement, home, ("/bin/sh", "-c", f"exit {code}"))
-    record = await_free(placement, seen).exit
+    record = await_exit(placement, seen)
     assert (record.code, record.signal, record.error, record.stopped) == (code, None, None, False)
+    assert record.started_at is not None
     assert record.started_at <= record.ended_at <= time.time()
     assert record.max_rss_kb > 100
 
 
-def test_an_agent_that_is_killed_ends_with_that_signal(placement, home):
+def test_an_agent_that_is_killed_ends_with_that_signal(placement: LocalPlacement, home: Path) -> None:
     seen, started = begin(placement, home)
     os.kill(started.process.pid, signal.SIGKILL)
-    record = await_free(placement, seen).exit
+    record = await_exit(placement, seen)
     assert (record.code, record.signal, record.stopped) == (None, signal.SIGKILL, False)
 
 
-def test_signals_that_the_deployer_ignores_are_not_ignored_by_the_agent(placement, home):
+def test_signals_that_the_deployer_ignores_are_not_ignored_by_the_agent(
+    placement: LocalPlacement, home: Path
+) -> None:
     before = {
         each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT)
     }
@@ -103,19 +111,21 @@ def test_signals_that_the_deployer_ignores_are_not_ignored_by_the_agent(placemen
         ({"argv": ("sh",), "cwd": "/no/such/directory"}, "/no/such/directory"),
     ],
 )
-def test_a_harness_that_cannot_start_is_told_at_once_and_recorded(placement, home, changes, reason):
+def test_a_harness_that_cannot_start_is_told_at_once_and_recorded(
+    placement: LocalPlacement, home: Path, changes: dict[str, Any], reason: str
+) -> None:
     made = replace(order(placement, ("x",)), **changes)
     path = placement.prepare(made)
     before = time.monotonic()
     with pytest.raises(PlacementFailed, match=reason):
         placement.start(made.key, path, env=environment(home, made.key), timeout=20)
     assert time.monotonic() - before < 1.0 + (not placement._table.proc)
-    record = await_free(placement, placement.look_at(made.key, path)).exit
-    assert reason in record.error
+    record = await_exit(placement, placement.look_at(made.key, path))
+    assert reason in (record.error or "")
     assert (record.code, record.signal) == (None, None)
 
 
-def test_a_run_that_was_started_cannot_be_started_again(placement, home):
+def test_a_run_that_was_started_cannot_be_started_again(placement: LocalPlacement, home: Path) -> None:
     seen, started = begin(placement, home)
     with pytest.raises(PlacementFailed, match="lock"):
         placement.start(seen.key, seen.path, env={}, timeout=20)
@@ -127,7 +137,7 @@ def test_a_run_that_was_started_cannot_be_started_again(placement, home):
     assert placement.look_at(seen.key, seen.path) == ended
 
 
-def test_a_run_directory_is_made_once(placement):
+def test_a_run_directory_is_made_once(placement: LocalPlacement) -> None:
     made = order(placement, placements.SLEEP)
     path = placement.prepare(made)
     with pytest.raises(PlacementFailed):
@@ -135,7 +145,7 @@ def test_a_run_directory_is_made_once(placement):
     assert placement.look_at(made.key, path).marked
 
 
-def test_a_directory_that_cannot_be_filled_is_gone_again(placement, home):
+def test_a_directory_that_cannot_be_filled_is_gone_again(placement: LocalPlacement, home: Path) -> None:
     made = order(placement, placements.SLEEP, files={"../../escape": b"x"})
     with pytest.raises(PlacementFailed):
         placement.prepare(made)
@@ -144,14 +154,14 @@ def test_a_directory_that_cannot_be_filled_is_gone_again(placement, home):
     assert not list(home.rglob("escape"))
 
 
-def test_everything_of_a_run_is_for_the_user_only(placement, home):
+def test_everything_of_a_run_is_for_the_user_only(placement: LocalPlacement, home: Path) -> None:
     seen, _ = begin(placement, home, stdin=b"secret", files={"mcp.json": b"{}"})
     for folder, _, files in os.walk(seen.path):
         for name in (".", *files):
             assert os.stat(f"{folder}/{name}").st_mode & 0o077 == 0, name
 
 
-def test_neither_argv_nor_disk_has_the_environment(placement, home):
+def test_neither_argv_nor_disk_has_the_environment(placement: LocalPlacement, home: Path) -> None:
     made = order(placement, placements.SLEEP)
     path = placement.prepare(made)
     started = placement.start(made.key, path, env={"PATH": os.defpath, "KEY": "sk-5ecret"}, timeout=20)
@@ -166,21 +176,21 @@ def test_neither_argv_nor_disk_has_the_environment(placement, home):
 # looking
 
 
-def test_a_run_that_waits_for_its_deployer_is_seen_with_it(placement):
+def test_a_run_that_waits_for_its_deployer_is_seen_with_it(placement: LocalPlacement) -> None:
     made = order(placement, placements.SLEEP)
     path = placement.prepare(made)
     seen = placement.look_at(made.key, path)
     assert (seen.lock, seen.start, seen.deployer) == (LockState.FREE, None, Presence.ALIVE)
 
 
-def test_a_dead_deployer_is_seen(placement):
+def test_a_dead_deployer_is_seen(placement: LocalPlacement) -> None:
     dead = replace(placement.self_process(), ticks=1)
     made = order(placement, placements.SLEEP, deployer=dead)
     path = placement.prepare(made)
     assert placement.look_at(made.key, path).deployer is Presence.DEAD
 
 
-def test_a_directory_that_is_gone_is_free_and_without_records(placement, home):
+def test_a_directory_that_is_gone_is_free_and_without_records(placement: LocalPlacement, home: Path) -> None:
     seen = placement.look_at(RunKey("nobody-0000000000000001", 1), str(home / "runs" / "x"))
     assert (seen.lock, seen.start, seen.exit, seen.void, seen.marked) == (
         LockState.FREE,
@@ -191,7 +201,7 @@ def test_a_directory_that_is_gone_is_free_and_without_records(placement, home):
     )
 
 
-def test_unmarked_runs_are_not_looked_at(placement, home):
+def test_unmarked_runs_are_not_looked_at(placement: LocalPlacement, home: Path) -> None:
     seen, _ = begin(placement, home)
     placement.unmark(seen.key)
     placement.unmark(seen.key)
@@ -201,7 +211,7 @@ def test_unmarked_runs_are_not_looked_at(placement, home):
     await_free(placement, seen)
 
 
-def test_this_process_is_alive_and_its_likes_are_not(placement):
+def test_this_process_is_alive_and_its_likes_are_not(placement: LocalPlacement) -> None:
     me = placement.self_process()
     assert placement.presence(me) is Presence.ALIVE
     assert placement.presence(replace(me, ticks=me.ticks - 100)) is Presence.DEAD
@@ -209,13 +219,14 @@ def test_this_process_is_alive_and_its_likes_are_not(placement):
     assert placement.presence(Process(2**22 + 1, 1, me.boot_id)) is Presence.DEAD
 
 
-def test_a_zombie_is_dead(placement):
+def test_a_zombie_is_dead(placement: LocalPlacement) -> None:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.read(read, 1)
         os._exit(0)
     process = placement._table.identify(pid)
+    assert process is not None
     assert placement.presence(process) is Presence.ALIVE
     os.write(write, b"x")
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -225,7 +236,7 @@ def test_a_zombie_is_dead(placement):
     os.close(write)
 
 
-def test_damaged_and_newer_records_are_unknown_not_absent(placement, home):
+def test_damaged_and_newer_records_are_unknown_not_absent(placement: LocalPlacement, home: Path) -> None:
     seen, _ = begin(placement, home, ("/bin/true",))
     seen = await_free(placement, seen)
     for content in ("", "{", "[]", '{"format": 1}', '{"format": 999}'):
@@ -239,39 +250,40 @@ def test_damaged_and_newer_records_are_unknown_not_absent(placement, home):
 # stopping
 
 
-def test_stop_is_term_then_kill_after_the_grace(placement, home):
+def test_stop_is_term_then_kill_after_the_grace(placement: LocalPlacement, home: Path) -> None:
     script = "trap 'echo asked' TERM; echo ready; while :; do sleep 600 & wait; done"
     seen, _ = begin(placement, home, ("/bin/sh", "-c", script))
     waiting.until(lambda: b"ready" in said(placement, seen.path), what="the trap is set")
     before = time.monotonic()
     assert placement.signal_stop(seen.key, seen.path, grace=0.5)
-    record = await_free(placement, seen).exit
+    record = await_exit(placement, seen)
     assert 0.5 <= time.monotonic() - before < 5
     assert (record.signal, record.stopped) == (signal.SIGKILL, True)
     assert b"asked" in said(placement, seen.path)
 
 
-def test_a_second_request_may_be_more_urgent(placement, home, tmp_path):
+def test_a_second_request_may_be_more_urgent(placement: LocalPlacement, home: Path, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     seen, _ = begin(placement, home, placements.awkward("ignores_term", pids))
     waiting.until((pids / "ready").exists, what="the agent ignores TERM")
     placement.signal_stop(seen.key, seen.path, grace=600)
     placement.signal_stop(seen.key, seen.path, grace=0)
-    assert await_free(placement, seen).exit.signal == signal.SIGKILL
+    assert await_exit(placement, seen).signal == signal.SIGKILL
 
 
-def test_a_stop_before_the_start_voids_the_run(placement, home):
+def test_a_stop_before_the_start_voids_the_run(placement: LocalPlacement, home: Path) -> None:
     made = order(placement, placements.SLEEP)
     path = placement.prepare(made)
     assert not placement.signal_stop(made.key, path, grace=1)
     with pytest.raises(PlacementFailed, match="stopped before the start"):
         placement.start(made.key, path, env={}, timeout=20)
     seen = await_free(placement, placement.look_at(made.key, path))
+    assert seen.void is not None
     assert "stopped before" in seen.void.reason
     assert seen.start is None
 
 
-def test_nobody_takes_a_stop_of_an_ended_run(placement, home):
+def test_nobody_takes_a_stop_of_an_ended_run(placement: LocalPlacement, home: Path) -> None:
     seen, _ = begin(placement, home, ("/bin/true",))
     await_free(placement, seen)
     assert not placement.signal_stop(seen.key, seen.path, grace=1)
@@ -281,17 +293,19 @@ def test_nobody_takes_a_stop_of_an_ended_run(placement, home):
 # settling
 
 
-def test_a_void_run_never_starts(placement, home):
+def test_a_void_run_never_starts(placement: LocalPlacement, home: Path) -> None:
     made = order(placement, placements.SLEEP)
     path = placement.prepare(made)
     seen = placement.void(made.key, path, reason="its deployer died")
-    assert (seen.lock, seen.void.reason) == (LockState.FREE, "its deployer died")
+    assert seen.lock is LockState.FREE
+    assert seen.void is not None
+    assert seen.void.reason == "its deployer died"
     with pytest.raises(PlacementFailed, match="already"):
         placement.start(made.key, path, env={}, timeout=20)
     assert placement.look_at(made.key, path).start is None
 
 
-def test_a_run_that_runs_or_ran_cannot_be_made_void(placement, home):
+def test_a_run_that_runs_or_ran_cannot_be_made_void(placement: LocalPlacement, home: Path) -> None:
     seen, _ = begin(placement, home)
     after = placement.void(seen.key, seen.path, reason="no")
     assert (after.lock, after.void) == (LockState.HELD, None)
@@ -303,12 +317,14 @@ def test_a_run_that_runs_or_ran_cannot_be_made_void(placement, home):
     assert after.exit is not None
 
 
-def test_a_run_without_a_directory_is_void(placement, home):
+def test_a_run_without_a_directory_is_void(placement: LocalPlacement, home: Path) -> None:
     seen = placement.void(RunKey("nobody-0000000000000001", 1), str(home / "gone"), reason="x")
     assert seen.void is not None
 
 
-def test_a_killed_runner_leaves_a_free_lock_and_a_tree_that_is_reaped(placement, home, tmp_path):
+def test_a_killed_runner_leaves_a_free_lock_and_a_tree_that_is_reaped(
+    placement: LocalPlacement, home: Path, tmp_path: Path
+) -> None:
     pids = tmp_path / "pids"
     seen, started = begin(placement, home, placements.awkward("has_own_groups", pids))
     waiting.until((pids / "ready").exists, what="the tree stands")
@@ -316,25 +332,25 @@ def test_a_killed_runner_leaves_a_free_lock_and_a_tree_that_is_reaped(placement,
     after = await_free(placement, seen)
     assert after.start is not None
     assert after.exit is None
-    assert list(placement.reap(after)) == []
+    assert placement.reap(after) == ()
     assert placements.noted(pids) == set()
 
 
-def test_a_living_run_is_not_reaped(placement, home):
+def test_a_living_run_is_not_reaped(placement: LocalPlacement, home: Path) -> None:
     seen, started = begin(placement, home)
-    assert list(placement.reap(replace(seen, lock=LockState.FREE))) == []
+    assert placement.reap(replace(seen, lock=LockState.FREE)) is None
     assert placement.presence(started.process) is Presence.ALIVE
 
 
 # resources
 
 
-def test_free_resources_are_counted(placement):
+def test_free_resources_are_counted(placement: LocalPlacement) -> None:
     assert placement.free_disk_mb() > 1
     assert placement.free_memory_mb() > 1
 
 
-def test_ended_runners_leave_no_zombie(placement, home):
+def test_ended_runners_leave_no_zombie(placement: LocalPlacement, home: Path) -> None:
     for n in range(1, 4):
         seen, _ = begin(placement, home, ("/bin/true",), n=n)
         await_free(placement, seen)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from headcount.config import Home
-from headcount.domain.model import LockState, Order, Process, RunKey, Seen, Started
+from headcount.domain.model import ExitRecord, LockState, Order, Process, RunKey, Seen, Started
 from headcount.runtimes.local import LocalPlacement
 from tests.support import waiting
 
@@ -101,7 +101,16 @@ def await_free(placement: LocalPlacement, seen: Seen, *, patience: float = 20.0)
         now = placement.look_at(seen.key, seen.path)
         return now if now.lock is LockState.FREE else None
 
-    return waiting.until(free, what=f"the lock of {seen.key} is free", patience=patience)
+    found = waiting.until(free, what=f"the lock of {seen.key} is free", patience=patience)
+    assert found is not None
+    return found
+
+
+def await_exit(placement: LocalPlacement, seen: Seen) -> ExitRecord:
+    """Wait until a run's lock is free; return its exit record, which must be there then."""
+    ended = await_free(placement, seen)
+    assert ended.exit is not None, ended
+    return ended.exit
 
 
 def noted(pids: Path) -> set[int]:

@@ -22,7 +22,11 @@ from headcount.runtimes.process import ProcessTable
 
 BOUND: Final = 3.0
 """Seconds after which what is left is reported as surviving."""
-PAUSE: Final = 0.01
+PAUSE: Final = 0.005
+QUIET_LOOKS: Final = 2
+"""A process that was forked during the look, by one that then ended, is in neither place."""
+PATIENCE: Final = 2
+"""Rounds after which whatever is left must be forking faster than we look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,22 @@ class Reaper:
         if start.process.boot_id != self._table.boot_id or start.pidns != self._table.pid_namespace:
             return ()
         until = time.monotonic() + BOUND
-        while (left := self._tree(key, start, self._sight())) and time.monotonic() < until:
-            self._strike(left, start)
+        strikes = quiet = 0
+        while quiet < QUIET_LOOKS:
+            sight = self._sight()
+            left = self._tree(key, start, sight)
+            inside = self._cgroup(start) - sight.spared
+            if time.monotonic() > until:
+                return tuple(sorted(left))
+            if left or inside:
+                strikes, quiet = strikes + 1, 0
+                self._strike(left, start, sight, by_group=strikes > PATIENCE)
+            else:
+                quiet += 1
             time.sleep(PAUSE)
-        if start.cgroup and not left:
+        if start.cgroup:
             system.remove_cgroup(os.fsencode(start.cgroup))
-        return tuple(sorted(left))
+        return ()
 
     def marked(self) -> dict[int, RunKey]:
         """Return every process that carries the mark of a run of this home."""
@@ -113,26 +127,37 @@ class Reaper:
                     found[pid] = each
         return found
 
-    def _strike(self, left: Mapping[int, int], start: StartRecord) -> None:
-        if start.cgroup:
-            leaf = os.fsencode(start.cgroup)
-            if set(system.cgroup_members(leaf)) <= set(left):
-                system.write_small(leaf + b"/cgroup.kill", b"1")
+    def _strike(self, left: Mapping[int, int], start: StartRecord, sight: Sight, *, by_group: bool) -> None:
+        if start.cgroup and not self._cgroup(start) & sight.spared:
+            system.write_small(os.fsencode(start.cgroup) + b"/cgroup.kill", b"1")
+        if by_group:
+            for group in _own_groups(left, sight.table):
+                with contextlib.suppress(OSError):
+                    os.killpg(group, signal.SIGKILL)  # those forked since the look included
         for pid, ticks in left.items():
-            self._kill(pid, ticks)
+            with contextlib.suppress(OSError):
+                self._kill(pid, ticks)
 
     def _kill(self, pid: int, ticks: int) -> None:
         """Kill the process that has this pid and start time, and no other."""
-        with contextlib.suppress(OSError):
-            if not hasattr(os, "pidfd_open") or not self._table.proc:
-                found = self._table.find(pid)
-                if found is not None and system.same(found.ticks, ticks):
-                    os.kill(pid, signal.SIGKILL)
+        if not self._table.proc:
+            os.kill(pid, signal.SIGKILL)  # seen a moment ago; asking `ps` again for each would take longer
+            return
+        fd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        try:
+            found = self._table.find(pid)
+            if found is None or not system.same(found.ticks, ticks):
                 return
-            fd = os.pidfd_open(pid)
-            try:
-                found = self._table.find(pid)
-                if found is not None and system.same(found.ticks, ticks):
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-            finally:
+            if fd is None:
+                os.kill(pid, signal.SIGKILL)
+            else:
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        finally:
+            if fd is not None:
                 os.close(fd)
+
+
+def _own_groups(left: Mapping[int, int], table: Mapping[int, system.Proc]) -> AbstractSet[int]:
+    """Return the process groups of which every member is to be killed."""
+    groups = {table[pid].pgid for pid in left}
+    return groups - {each.pgid for pid, each in table.items() if pid not in left and not each.dead} - {0, 1}

@@ -379,15 +379,18 @@ def cgroup_members(leaf: bytes) -> list[int]:
         return []
 
 
+REMOVE_TRIES = 30  # with growing pauses, 0.4 s in all
+
+
 def remove_cgroup(leaf: bytes) -> bool:
     """Remove an empty cgroup; the kernel may need a moment after the last process of it."""
-    for _ in range(20):
+    for i in range(REMOVE_TRIES):
         try:
             posix.rmdir(leaf)
         except FileNotFoundError:
             return True
         except OSError:
-            time.sleep(0.002)
+            time.sleep(0.001 * i)
         else:
             return True
     return False

@@ -3,29 +3,35 @@
 Run with `python -I -S`, so that it starts fast; it imports nothing but built-in modules.
 """
 
-import _signal
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
 import posix
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 MODE, PIDS = sys.argv[1], sys.argv[2]
 
 
-def note():
+def note() -> None:
     posix.close(posix.open(f"{PIDS}/{posix.getpid()}", posix.O_WRONLY | posix.O_CREAT))
 
 
-def ready():
+def ready() -> None:
     """Say that everything is in place."""
     posix.close(posix.open(f"{PIDS}/ready", posix.O_WRONLY | posix.O_CREAT))
 
 
-def stay():
+def stay() -> None:
     while True:
         time.sleep(60)
 
 
-def fork():
+def fork() -> bool:
     """Return True in the child, which has noted itself before the parent goes on."""
     done, told = posix.pipe()
     if posix.fork():
@@ -40,7 +46,7 @@ def fork():
     return True
 
 
-def daemonise(work=stay):
+def daemonise(work: Callable[[], None] = stay) -> None:
     """Start a process that is no child of ours, in a session of its own."""
     if fork():
         posix.setsid()
@@ -50,20 +56,20 @@ def daemonise(work=stay):
     posix.wait()
 
 
-def ignore_term():
+def ignore_term() -> None:
     _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
 
 
-def deaf():
+def deaf() -> None:
     ignore_term()
     stay()
 
 
-def clean():
+def clean() -> None:
     posix.execve("/bin/sleep", ["sleep", "600"], {})
 
 
-def runaway():
+def runaway() -> None:
     """Have a new pid every few milliseconds, for about ten seconds."""
     ignore_term()
     for _ in range(2000):
@@ -72,77 +78,77 @@ def runaway():
         time.sleep(0.005)
 
 
-def hydra(number, frame):
+def hydra(_number: int, _frame: object) -> None:
     """Answer a TERM with two more of us."""
     for _ in range(2):
         if fork():
             deaf()
 
 
-def flood():
+def flood() -> None:
     line = b"x" * 8191 + b"\n"
     while True:
         posix.write(1, line)
 
 
-def plain():
+def plain() -> None:
     stay()
 
 
-def ignores_term():
+def ignores_term() -> None:
     ignore_term()
     ready()
     stay()
 
 
-def stops_itself():
+def stops_itself() -> None:
     ready()
     posix.kill(posix.getpid(), _signal.SIGSTOP)
 
 
-def daemonises():
+def daemonises() -> None:
     daemonise()
     ready()
     stay()
 
 
-def leaves_a_daemon():
+def leaves_a_daemon() -> None:
     daemonise(deaf)
     ready()
     posix._exit(3)
 
 
-def leaves_a_clean_daemon():
+def leaves_a_clean_daemon() -> None:
     daemonise(clean)
     ready()
     posix._exit(0)
 
 
-def runs_away():
+def runs_away() -> None:
     daemonise(runaway)
     ready()
     stay()
 
 
-def grows_heads():
+def grows_heads() -> None:
     _signal.signal(_signal.SIGTERM, hydra)
     ready()
     stay()
 
 
-def floods():
+def floods() -> None:
     ready()
     flood()
 
 
-def closes_stdio():
+def closes_stdio() -> None:
     for fd in (0, 1, 2):
         posix.close(fd)
     ready()
     stay()
 
 
-def has_many():
+def has_many() -> None:
     ignore_term()
     for _ in range(60):
         if fork():
@@ -151,7 +157,7 @@ def has_many():
     stay()
 
 
-def has_a_stopped_child():
+def has_a_stopped_child() -> None:
     if fork():
         posix.kill(posix.getpid(), _signal.SIGSTOP)
         stay()
@@ -159,7 +165,7 @@ def has_a_stopped_child():
     stay()
 
 
-def has_own_groups():
+def has_own_groups() -> None:
     if fork():
         posix.setpgid(0, 0)
         if fork():
