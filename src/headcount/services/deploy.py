@@ -13,7 +13,7 @@ from pathlib import Path
 
 from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError, PlacementFailed, Refused
-from headcount.domain.lifecycle import State
+from headcount.domain.lifecycle import Outcome, State
 from headcount.domain.model import LiveRun, LockState, Order, Run, Started
 from headcount.domain.prompt import PromptInput, assemble, delegation
 from headcount.harnesses.base import Harness, Launch, Spec
@@ -221,10 +221,11 @@ def undo(context: Context, row: LiveRun, reason: str) -> None:
         return
     with context.registry.write("undo deploy") as tx:
         now = context.clock.now()
-        if found.exit is not None and found.exit.error is None:
-            settle.end(context, tx, row, found.exit, now=now)
-        else:
-            settle.start_failed(tx, row, reason, now=now)
+        for current in (each for each in tx.runs.live() if each.key == row.key):
+            if found.exit is not None and found.exit.error is None:
+                settle.end(context, tx, current, found.exit, now=now)
+            else:
+                settle.start_failed(tx, current, reason, now=now)
     context.placement.unmark(row.key)
 
 
@@ -240,8 +241,9 @@ def _confirm(job: Job, started: Started) -> Deployed:
     with context.registry.write("confirm") as tx:
         confirmed = settle.confirm(tx, row, started, now=context.clock.now())
         run = rights.existing(tx, row.key.agent_id, row.key.n)
-    if not confirmed and run.state is State.STOPPING:
-        context.placement.signal_stop(row.key, row.path, grace=0.0)
+    if not confirmed and (run.state is State.STOPPING or run.outcome is Outcome.STOPPED):
+        if run.live:
+            stop.end(context, run, grace=0.0)
         raise Refused(
             f"agent {row.key.agent_id} was stopped while it was being deployed",
             code="stopped_meanwhile",

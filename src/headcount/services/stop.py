@@ -9,7 +9,7 @@ from typing import Final
 
 from headcount.domain.errors import HeadcountError, NotAllowed
 from headcount.domain.lifecycle import State
-from headcount.domain.model import LiveRun, LockState, Run, RunKey, Seen
+from headcount.domain.model import LiveRun, LockState, Presence, Process, Run, RunKey, Seen
 from headcount.services import rights, settle
 from headcount.services.answers import Halted, Stopped
 from headcount.services.context import Context
@@ -36,7 +36,7 @@ def stop(context: Context, agent_id: str, *, reason: str, grace: float | None) -
     run = _intend(context, agent_id, reason or ("killed" if grace == 0 else "stopped"))
     if not run.live:
         return stopped(run, was_live=False, note="it was over already")
-    return _end(context, run, grace)
+    return end(context, run, grace=grace)
 
 
 def _intend(context: Context, agent_id: str, reason: str) -> Run:
@@ -49,9 +49,7 @@ def _intend(context: Context, agent_id: str, reason: str) -> Run:
         return run
 
 
-def mark(
-    context: Context, tx: Tx, key: RunKey, task_id: str, reason: str, *, by: str | None = None
-) -> bool:
+def mark(context: Context, tx: Tx, key: RunKey, task_id: str, reason: str, *, by: str | None = None) -> bool:
     """Record that a run is to stop, and who wants it: the caller, if `by` names nobody else."""
     by, now = by or context.caller.agent_id or "person", context.clock.now()
     changed = tx.runs.stop_asked(key, reason=reason, by=by, now=now)
@@ -68,29 +66,41 @@ def mark(
     return changed
 
 
-def _end(context: Context, run: Run, grace: float) -> Stopped:
-    """Signal, wait for the runner, settle the row. A deployer that is just starting it voids it itself."""
+def end(context: Context, run: Run, *, grace: float) -> Stopped:
+    """Signal a run whose stop is on record, wait until it is over, settle its row.
+
+    One that is just being deployed is ended by its deployer, which sees the row at its next step.
+    """
     context.placement.signal_stop(run.key, run.path, grace=grace)
-    seen = until_over(context, run.key, run.path, grace=grace)
+    seen = until_over(context, run.key, run.path, grace=grace, deployer=run.deployer)
     looked = settle.refine(context, {seen.key: seen}, act=True)
     with context.registry.write("stop") as tx:
         rows = [row for row in tx.runs.live() if row.key == run.key]
-        done = settle.record(context, tx, looked, rows)
+        settle.record(context, tx, looked, rows)
         after = rights.existing(tx, run.key.agent_id, run.key.n)
-    settle.tidy(context, done, close_views=True)
     if not after.live:
         context.placement.unmark(run.key)
         context.views.close(run.key.agent_id)
     return stopped(after, was_live=True, note=STILL_ENDING if after.live else "")
 
 
-def until_over(context: Context, key: RunKey, path: str, *, grace: float) -> Seen:
-    """Wait until the run's lock is free, at most grace + SETTLE_TIME; return the last look."""
+def until_over(
+    context: Context, key: RunKey, path: str, *, grace: float, deployer: Process | None = None
+) -> Seen:
+    """Wait until nothing of a run can live any more, at most grace + SETTLE_TIME; return the last look.
+
+    A free lock says so if there is a record beside it, or nobody (`deployer`) who is about to start it.
+    """
     deadline = context.clock.monotonic() + grace + SETTLE_TIME
     pause = POLL[0]
     while True:
         seen = context.placement.look_at(key, path)
-        if seen.lock is LockState.FREE or context.clock.monotonic() >= deadline:
+        settled = seen.start or seen.exit or seen.void or deployer is None
+        if seen.lock is LockState.FREE and (
+            settled or (deployer and context.placement.presence(deployer) is Presence.DEAD)
+        ):
+            return seen
+        if context.clock.monotonic() >= deadline:
             return seen
         context.clock.pause(pause)
         pause = min(pause * 1.5, POLL[1])
@@ -164,7 +174,7 @@ def _end_all(context: Context, runs: Sequence[Run]) -> tuple[Stopped, ...]:
     if not runs:
         return ()
     with ThreadPoolExecutor(max_workers=min(16, len(runs))) as pool:
-        return tuple(pool.map(lambda run: _end(context, run, 0.0), runs))
+        return tuple(pool.map(lambda run: end(context, run, grace=0.0), runs))
 
 
 def release(context: Context) -> Halted:
