@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -13,13 +14,9 @@ NOW = 1_700_000_100.0
 
 
 def agent(name: str, **more: Any) -> AgentFacts:
-    facts: dict[str, Any] = {
-        "agent_id": name, "task_id": "task-0000000000000000", "role": "builder", "parent": None, "depth": 1,
-        "harness": "command", "run": 1, "state": "running", "outcome": None, "exit_code": None, "signal": None,
-        "reason": None, "pid": 1, "runner_pid": 1, "tmux_session": None, "started_at": "2023-11-14T22:13:20.000Z",
-        "ended_at": None, "progress": None, "reported": None, "message": None, "reported_at": None,
-        "survivors": (), "layers": (), "result": None, "usage": None,
-    }  # fmt: skip
+    facts: dict[str, Any] = dict.fromkeys(each.name for each in fields(AgentFacts))
+    facts |= {"agent_id": name, "task_id": "task-0000000000000000", "state": "running"}
+    facts |= {"started_at": "2023-11-14T22:13:20.000Z"}
     return AgentFacts(**{**facts, **more})
 
 
@@ -35,13 +32,12 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("hostile", "shown"),
     [
-        ("\x1b[2Jgone", "\\x1b[2Jgone"),
+        ("\x1b[2Jgone", "^[[2Jgone"),
         ("a\rb", "a b"),
         ("two\nlines", "two lines"),
-        ("\x9b31m", "\\x9b31m"),
-        ("pay\u202egnp.exe", "pay\\u202egnp.exe"),
-        ("zero\u200bwidth", "zero\\u200bwidth"),
-        ("half \udc80 byte", "half \\udc80 byte"),
+        ("\x9b31m", "<U+009B>31m"),
+        ("pay\u202egnp.exe", "pay<U+202E>gnp.exe"),
+        ("half \udc80 byte", "half ? byte"),
         ("schön 漢字 🙂", "schön 漢字 🙂"),
     ],
 )
@@ -50,7 +46,7 @@ def test_no_text_steers_the_terminal(hostile: str, shown: str) -> None:
 
 
 def test_lines_and_tabs_stay_where_lines_are_wanted() -> None:
-    assert text.harmless("a\tb\n\x07c\r\n", lines=True) == "a\tb\n\\x07c\n"
+    assert text.harmless("a\tb\n\x07c\r\n", lines=True) == "a\tb\n^Gc\n"
 
 
 @pytest.mark.parametrize(
@@ -84,15 +80,15 @@ def test_an_agent_whose_parent_is_not_shown_is_a_root() -> None:
 @pytest.mark.parametrize("width", [40, 80, 132])
 def test_every_line_fits(width: int) -> None:
     deep = [agent("a" * 32 + "-0000000000000000", message="long " * 50)]
+    bad = {"progress": 100, "state": "ended", "outcome": "start_failed", "reason": "漢字" * 40}
     for depth in range(4):
-        deep.append(agent(f"{'b' * 20}{depth}-0000000000000000", parent=deep[-1].agent_id, progress=100, state="ended",
-                          outcome="start_failed", reason="漢字" * 40))  # fmt: skip
+        deep.append(agent(f"{'b' * 20}{depth}-0000000000000000", parent=deep[-1].agent_id, **bad))
     assert max(map(text.columns, drawn(*deep, width=max(60, width)))) <= max(60, width)
 
 
 def test_a_line_shows_state_age_progress_and_the_last_word() -> None:
     line = drawn(agent("build-1", progress=40, reported="working", message="halfway\x1b[0m"))[1]
-    assert line.split() == ["└─", "build-1", "running", "1m40s", "40%", "halfway\\x1b[0m"]
+    assert line.split() == ["└─", "build-1", "running", "1m40s", "40%", "halfway^[[0m"]
 
 
 def test_what_ended_badly_shows_why_and_what_is_blocked_shows_that() -> None:

@@ -103,7 +103,7 @@ def repair(*, apply_: bool, rebuild: bool, task: str | None, as_json: bool) -> i
             rebuilt = fleet.rebuild_registry()
             show(rebuilt, as_json=as_json, text=lambda: _rebuilt(rebuilt))
             return EXIT_DONE
-        task_id = fleets.maybe_task_id(fleet, task)
+        task_id = None if task is None else fleet.get_task_status(fleets.task_id(fleet, task)).task.task_id
         health = fleet.validate_and_repair_registry(dry_run=not apply_, task_id=task_id)
     show(health, as_json=as_json, text=lambda: _repaired(health))
     return EXIT_FAILED if apply_ and not health.healthy else EXIT_DONE

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 @click.option(
     "--since", type=click.IntRange(min=0), default=0, metavar="CURSOR", help="Only what came behind it."
 )
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="At most so many.",
+)
 @click.option("--task", metavar="TASK", shell_complete=complete_task, help="Only of this task.")
 @click.option("--agent", metavar="AGENT", shell_complete=complete_agent, help="Only of this agent.")
 @json_option

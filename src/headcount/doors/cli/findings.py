@@ -23,8 +23,17 @@ if TYPE_CHECKING:
 @click.option("--type", "type_", metavar="TYPE", help="Only this type.")
 @click.option("--agent", metavar="AGENT", shell_complete=complete_agent, help="Only this agent's.")
 @click.option("--since", metavar="TIME", help="Only since an ISO 8601 time.")
-@click.option("--cursor", type=click.IntRange(min=0), default=0, help="Go on behind an earlier answer.")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@click.option(
+    "--cursor", type=click.IntRange(min=0), metavar="N", default=0, help="Go on behind an earlier answer."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="At most so many.",
+)
 @json_option
 def findings(
     *,

@@ -1,18 +1,19 @@
-"""`headcount logs` and `headcount attach`: what an agent wrote, and its view."""
+"""`headcount logs`: what an agent wrote."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from headcount.domain.errors import Refused
+from headcount.domain.transcript import render
 from headcount.doors.cli import fleet as fleets
-from headcount.doors.cli import programs, terminal, tree
 from headcount.doors.cli.complete import complete_agent
-from headcount.doors.cli.show import json_option, show, to_json
+from headcount.doors.cli.show import json_option, to_json
 from headcount.doors.cli.text import harmless
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 _PAGE: Final = 256_000
 """Bytes of one look; longer output is read in several."""
 _STEP: Final = 0.2
-"""Seconds between two looks of -f."""
+"""Seconds between two looks of -f; the end of the agent is seen at once."""
+_FORMATS: Final = ("text", "jsonl", "parsed", "summary", "recent")
 
 
 @click.command(short_help="Show what an agent wrote.")
@@ -31,12 +33,17 @@ _STEP: Final = 0.2
 @click.option("-f", "--follow", is_flag=True, help="Go on until the agent has ended.")
 @click.option("--raw", is_flag=True, help="As the agent wrote it: nothing rendered, nothing escaped.")
 @click.option("--stderr", is_flag=True, help="Its standard error instead of its output.")
+@click.option("--filter", metavar="REGEX", help="Only lines in which this is found.")
+@click.option("--format", type=click.Choice(_FORMATS), help="Another form than the readable one.")
 @click.option(
     "--run", type=click.IntRange(min=1), metavar="N", help="Of an earlier run [default: the latest]."
 )
+@click.option(
+    "--cursor", type=click.IntRange(min=0), metavar="N", help="Go on behind an earlier --json answer."
+)
 @json_option
 def logs(
-    *, agent: str, tail: int | None, follow: bool, raw: bool, stderr: bool, run: int | None, as_json: bool
+    *, agent: str, tail: int | None, follow: bool, raw: bool, cursor: int | None, as_json: bool, **asked: Any
 ) -> None:
     """Show what an agent wrote, during its run or after it, in readable form.
 
@@ -45,17 +52,85 @@ def logs(
     """
     if as_json and follow:
         raise click.UsageError("--json answers once, -f goes on; choose one.")
-    stream = "stderr" if stderr else "output"
     with fleets.opened() as fleet:
-        agent_id = fleets.agent_id(fleet, agent)
+        source = Source(fleet, fleets.agent_id(fleet, agent), raw=raw, **asked)
+        if as_json:
+            print(to_json(source.page(cursor=cursor, tail=tail)))
+            return
+        for part in source.parts(cursor=cursor, tail=tail, follow=follow):
+            sys.stdout.write(part)
+            sys.stdout.flush()
 
-        def read(cursor: int | None, tail: int | None = None) -> OutputPage:
-            return fleet.get_agent_output(
-                agent_id,
-                run=run,
-                stream=stream,
-                format="raw" if raw else "text",
-                tail=tail,
-                max_bytes=_PAGE,
-                cursor=cursor,
-            )
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A parsed line of a harness's stream, as `render` takes it."""
+
+    kind: str
+    text: str
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+class Source:
+    """One stream of one agent, read in pages."""
+
+    def __init__(
+        self,
+        fleet: Headcount,
+        agent_id: str,
+        *,
+        raw: bool,
+        stderr: bool,
+        filter: str | None,
+        format: str | None,
+        run: int | None,
+    ) -> None:
+        self._fleet = fleet
+        self._agent_id = agent_id
+        self._raw = raw
+        self._rendered = not (raw or stderr or format) and _needs_rendering(fleet, agent_id)
+        self._asked: dict[str, Any] = {
+            "stream": "stderr" if stderr else "output",
+            "format": format or ("parsed" if self._rendered else "text"),
+            "filter": filter,
+            "run": run,
+        }
+
+    def page(self, *, cursor: int | None, tail: int | None = None) -> OutputPage:
+        return self._fleet.get_agent_output(
+            self._agent_id, cursor=cursor, tail=tail, max_bytes=_PAGE, **self._asked
+        )
+
+    def parts(self, *, cursor: int | None, tail: int | None, follow: bool) -> Iterator[str]:
+        """Yield the output in parts, from its beginning unless told otherwise."""
+        one_page = tail is not None or self._asked["format"] in {"summary", "recent"}
+        if cursor is None and not one_page:
+            cursor = 0
+        while True:
+            over = (
+                not follow or self._over()
+            )  # before the look, so that nothing written before the end is missed
+            page = self.page(cursor=cursor, tail=tail if cursor is None else None)
+            yield self._shown(page.text)
+            cursor = page.next_cursor
+            if not page.more and over:
+                return
+
+    def _over(self) -> bool:
+        return self._fleet.wait_for_agents([self._agent_id], timeout=_STEP).done
+
+    def _shown(self, text: str) -> str:
+        if self._raw:
+            return text
+        if not self._rendered:
+            return harmless(text, lines=True)
+        return "".join(f"{line}\n" for line in render(map(_entry, text.splitlines())))
+
+
+def _needs_rendering(fleet: Headcount, agent_id: str) -> bool:
+    return fleet.context.harness(fleet.get_agent(agent_id).harness).renders
+
+
+def _entry(line: str) -> Entry:
+    found = json.loads(line)
+    return Entry(found["kind"], found["text"], found.get("data") or {})

@@ -23,7 +23,7 @@ _EVERY: Final = 1.0
 @click.command(short_help="Show the agents as a tree.")
 @click.option("--task", metavar="TASK", shell_complete=complete_task, help="Only the agents of this task.")
 @click.option("--all", "ended", is_flag=True, help="Ended agents too.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many agents.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many agents.")
 @click.option("--watch", is_flag=True, help="Keep showing, until Ctrl-C.")
 @json_option
 def ps(*, task: str | None, ended: bool, limit: int | None, watch: bool, as_json: bool) -> None:

@@ -88,7 +88,7 @@ def run(
     command: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    r"""Run a prompt: create a task here, deploy agents, show them live, print what they answer.
+    """Run a prompt: create a task here, deploy agents, show them live, print what they answer.
 
     A plain program is an agent too: give it behind --, and the prompt is its stdin.
 
@@ -100,7 +100,7 @@ def run(
     Ctrl-C stops the agents and what they deployed, a second one kills them.
 
     Exit code 0: all completed. 1: one did not. 6: time ran out.
-    """
+    """  # noqa: D301 - click's mark for lines that stay as they are
     if prompt is not None and prompt_file is not None:
         raise click.UsageError("Give PROMPT or --prompt-file, not both.")
     team = Team(

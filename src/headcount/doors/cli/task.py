@@ -53,9 +53,9 @@ def task() -> None:
 @click.option(
     "--file", "relevant_files", multiple=True, metavar="PATH", help="A file that matters; repeatable."
 )
-@click.option("--max-live", type=_LIMIT, help="Most agents live at once.")
-@click.option("--max-agents", type=_LIMIT, help="Most agents over the task's whole life.")
-@click.option("--max-depth", type=_LIMIT, help="Deepest child; roots are at depth 1.")
+@click.option("--max-live", type=_LIMIT, metavar="N", help="Most agents live at once.")
+@click.option("--max-agents", type=_LIMIT, metavar="N", help="Most agents over the task's whole life.")
+@click.option("--max-depth", type=_LIMIT, metavar="N", help="Deepest child; roots are at depth 1.")
 @click.option(
     "--spawn-rule",
     "rules",
@@ -84,7 +84,7 @@ def _rules(given: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
 
 @task.command(name="list", short_help="List tasks, newest first.")
 @click.option("--state", type=click.Choice(["open", "paused", "closed", "archived"]), help="Only these.")
-@click.option("--limit", type=_LIMIT, default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=_LIMIT, metavar="N", default=50, show_default=True, help="At most so many.")
 @click.option("--cursor", metavar="CURSOR", help="Go on behind an earlier answer.")
 @json_option
 def list_(*, state: str | None, limit: int, cursor: str | None, as_json: bool) -> None:

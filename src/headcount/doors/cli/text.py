@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from headcount.domain.transcript import escape_controls
 from headcount.doors.cli import terminal
 
 COLOURS: Final = {
@@ -29,27 +30,15 @@ COLOURS: Final = {
     "dim": "2",
     "bold": "1",
 }
-_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _WIDE: Final = frozenset("WF")
 
 
 def harmless(text: str, *, lines: bool = False) -> str:
-    r"""Return `text` with everything that could steer a terminal or hide in it spelled out, such as `\x1b`.
+    """Return `text` with everything that could steer a terminal made visible.
 
     `lines` keeps tabs and the ends of lines; otherwise all white space becomes one blank.
     """
-    if text.isascii() and text.isprintable():
-        return text
-    text = text.replace("\r\n", "\n") if lines else " ".join(text.split())
-    return "".join(each if _shown(each) else _spelled(each) for each in text)
-
-
-def _shown(character: str) -> bool:
-    return character in "\n\t" or unicodedata.category(character) not in _HIDDEN
-
-
-def _spelled(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+    return escape_controls(text if lines else " ".join(text.split()))
 
 
 def columns(text: str) -> int:
