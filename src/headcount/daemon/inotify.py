@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+MODIFY: Final = 0x2
 CREATE: Final = 0x100
 MOVED_TO: Final = 0x80
 DELETE: Final = 0x200

@@ -12,10 +12,12 @@ import json
 import os
 import resource
 import secrets
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from headcount import __version__
@@ -26,6 +28,10 @@ from headcount.domain.errors import EXIT_INFRASTRUCTURE, HeadcountError
 BACKLOG: Final = 512
 """A hundred bridges may connect in one moment."""
 FILES: Final = 65_536
+
+
+class _Told(Exception):
+    """SIGTERM or SIGINT came before there was a loop to take it."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,6 +53,8 @@ def main(argv: Sequence[str]) -> int:
             return _refuse(f"process {start.holder(home) or '?'} serves {home.root} already")
         _settle_in(home)
         return _serve(home, held)
+    except _Told:
+        return 0
     except HeadcountError as error:
         return _refuse(error.message)
 
@@ -66,9 +74,15 @@ def _settle_in(home: Home) -> None:
     if os.getsid(0) != os.getpid():
         with contextlib.suppress(PermissionError):  # a group leader: started by hand in a terminal
             os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _told)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def _told(number: int, frame: FrameType | None) -> None:
+    raise _Told
 
 
 def _serve(home: Home, held: lock.Held) -> int:

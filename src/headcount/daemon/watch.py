@@ -1,8 +1,9 @@
 """Keeps the count right while the daemon lives.
 
-Two threads. The first is pushed by the kernel: a new mark in `live/` or a start record leads it to the
-runner, whose end it learns of through a pidfd, and records at once. The second does the whole headcount,
-views included, every few seconds and after each end; it may wait for tmux, the first never does.
+Two threads, beside the one that writes transcripts. The first is pushed by the kernel: a new mark in
+`live/` or a start record leads it to the runner, whose end it learns of through a pidfd, and records at
+once. The second does the whole headcount, views included, every few seconds and after each end; it may
+wait for tmux, the first never does.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from headcount.daemon.inotify import CREATE, DELETE, MOVED_TO, OVERFLOW, Inotify, Note
+from headcount.daemon.inotify import CREATE, DELETE, MODIFY, MOVED_TO, OVERFLOW, Inotify, Note
+from headcount.daemon.transcripts import Transcripts
 from headcount.domain.model import LockState, RunKey
+from headcount.runtimes import records
 from headcount.services import headcount, settle
 from headcount.services.context import Context
 
@@ -43,23 +46,26 @@ class Watch:
         self._held: Final = held
         self._log: Final = structlog.get_logger("headcount.daemon")
         self._kernel: Final = _kernel() if pushed else None
+        self._transcripts: Final = Transcripts(context)
         self._due: Final = threading.Event()
         self._over: Final = threading.Event()
         self._headcounts = self._failures = self._ends = 0
 
     def begin(self) -> None:
-        """Start both threads."""
-        for work in (self._follow, self._count):
+        """Start the threads."""
+        for work in (self._follow, self._count, self._transcripts.run):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
 
     def end(self) -> None:
-        """Let both threads end, without waiting for them: agents need nothing of us."""
+        """Let the threads end, without waiting for them: agents need nothing of us."""
         self._over.set()
+        self._transcripts.end()
         self._due.set()
 
     def counters(self) -> dict[str, Any]:
         """Return what has been done since the start."""
-        return {"headcounts": self._headcounts, "ends_noticed": self._ends, "failures": self._failures}
+        failures = self._failures + self._transcripts.failures
+        return {"headcounts": self._headcounts, "ends_noticed": self._ends, "failures": failures}
 
     # the headcount
 
@@ -84,7 +90,7 @@ class Watch:
             while not self._over.wait(POLL):
                 self._safely(self._observe)
             return
-        runners = Runners(self._context, self._kernel)
+        runners = Runners(self._context, self._kernel, self._transcripts)
         self._safely(runners.look_around)
         while not self._over.is_set():
             self._safely(lambda: self._step(runners))
@@ -120,8 +126,9 @@ def _kernel() -> Inotify | None:
 class Runners:
     """The live runners, each with a pidfd that tells of its end."""
 
-    def __init__(self, context: Context, inotify: Inotify) -> None:
+    def __init__(self, context: Context, inotify: Inotify, transcripts: Transcripts) -> None:
         self._context: Final = context
+        self._transcripts: Final = transcripts
         self._live: Final = os.fspath(context.home.live)
         self._inotify: Final = inotify
         self._epoll: Final = select.epoll()
@@ -151,7 +158,7 @@ class Runners:
 
     def _gone(self, fd: int) -> bool:
         self._epoll.unregister(fd)
-        del self._ends[fd]
+        self._transcripts.over(self._ends.pop(fd))
         os.close(fd)
         return True
 
@@ -165,6 +172,9 @@ class Runners:
                 return False
             return self._forget(key) if note.mask & DELETE else self._meet(key)
         key = self._dirs.get(note.wd)
+        if key is not None and note.mask & MODIFY:
+            self._transcripts.wrote(key)
+            return False
         return key is not None and note.name.endswith(".json") and self._attach(key)
 
     def _meet(self, key: RunKey) -> bool:
@@ -172,9 +182,21 @@ class Runners:
         path = self._path(key)
         if path is None:
             return False
+        heard = MOVED_TO | (MODIFY if self._transcribe(key, path) else 0)
         with contextlib.suppress(OSError):  # no more watches, or gone: the look around still finds it
-            self._dirs[self._inotify.add(path, MOVED_TO)] = key
+            self._dirs[self._inotify.add(path, heard)] = key
         return self._attach(key)
+
+    def _transcribe(self, key: RunKey, path: str) -> bool:
+        """Have a transcript written if the run's stream wants one."""
+        try:
+            order = records.read_order(path)
+        except records.Unreadable:
+            return False
+        if order is None or not order.renders:
+            return False
+        self._transcripts.follow(key, path, self._context.harness(order.harness))
+        return True
 
     def _forget(self, key: RunKey) -> bool:
         for wd in [wd for wd, each in self._dirs.items() if each == key]:
@@ -189,7 +211,10 @@ class Runners:
             return False
         seen = self._context.placement.look_at(key, path)
         if seen.lock is not LockState.HELD or seen.runner_pid is None:
-            return seen.lock is LockState.FREE and (seen.exit or seen.void or seen.start) is not None
+            over = seen.lock is LockState.FREE and (seen.exit or seen.void or seen.start) is not None
+            if over:
+                self._transcripts.over(key)
+            return over
         try:
             fd = os.pidfd_open(seen.runner_pid)
         except ProcessLookupError:
