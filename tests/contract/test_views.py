@@ -13,7 +13,7 @@ from headcount.domain.errors import HeadcountError, InvalidInput
 from headcount.domain.model import RunKey
 from headcount.runtimes.base import Views
 from headcount.runtimes.tmux_view import NoViews
-from tests.support.views import Fleet, fleet
+from tests.support.views import Fleet, alive, fleet
 from tests.support.waiting import until
 
 
@@ -140,3 +140,13 @@ def test_a_session_that_is_no_view_is_told_apart(views: Fleet) -> None:
     views.ask("new-session", "-d", "-s", "my own", "sleep", "1000")
     found = {each.name: each.agent_id for each in views.views.list() or ()}
     assert found == {run.name: run.name, "my own": None}
+
+
+def test_shutting_takes_every_session_away(any_views: Views, views: Fleet) -> None:
+    any_views.shut()
+    assert any_views.list() == ()
+    views.shown()
+    panes = views.pane_pids()
+    views.views.shut()
+    until(lambda: not any(map(alive, panes)), what="the end of the views")
+    assert views.names() == []

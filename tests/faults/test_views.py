@@ -16,7 +16,7 @@ import pytest
 from headcount.domain.errors import InvalidInput
 from headcount.domain.model import RunKey
 from headcount.runtimes.tmux_view import TmuxViews
-from tests.support.views import Fleet, Run, alive, fleet, pss_kb, tree
+from tests.support.views import Fleet, Run, alive, fleet, person, pss_kb, tree
 from tests.support.waiting import until
 
 SHOW = """
@@ -279,7 +279,7 @@ def test_nothing_of_the_callers_tmux_or_agent_reaches_the_server(home: Path, req
         until(lambda: "caf\u00e9" in views.screen(run), what="the transcript in UTF-8")
         pid = views.server_pid()
         names = {each.partition("=")[0] for each in Path(f"/proc/{pid}/environ").read_text().split("\0")}
-        assert not names & {"TMUX", "TMUX_PANE", "HEADCOUNT_TOKEN", "LC_ALL"}
+        assert not names & {"TMUX", "TMUX_PANE", "HEADCOUNT_TOKEN", "LC_ALL", "ANTHROPIC_API_KEY"}
         assert os.readlink(f"/proc/{pid}/cwd") == "/"
 
 
@@ -290,6 +290,34 @@ def test_keys_reach_neither_the_view_nor_the_agent(views: Fleet) -> None:
     run.write(b"still here\n")
     until(lambda: "still here" in views.screen(run), what="a view that goes on")
     assert views.pane_pids() == [pane]
+
+
+def test_a_person_can_scroll_and_leave_but_not_type(views: Fleet) -> None:
+    run = views.shown(b"".join(b"line %d.\n" % number for number in range(150)))
+    until(lambda: "line 149." in views.screen(run), what="the transcript")
+    with person(views.views.attach_argv(run.name)) as somebody:
+        until(lambda: somebody.sees("line 149."), what="the end of the transcript")
+        for key in (b"r", b"m", b"\r", b"\x13", b"\x1a", b"\x02", b":"):
+            somebody.press(key)
+        run.write(b"still here\n")
+        until(lambda: somebody.sees("still here"), what="what is written while somebody looks")
+        somebody.press(b"\x1b[5~")
+        until(lambda: somebody.sees("line 100."), what="what stood above")
+        somebody.press(b"q")
+        until(lambda: somebody.sees("still here"), what="the end again")
+        assert views.ask("display-message", "-p", "-t", f"={run.name}:", "#{window_width}") == "120\n"
+        somebody.press(b"q")
+        until(lambda: somebody.sees("detached"), what="leaving")
+    assert views.names() == [run.name]
+    assert views.screen(run).splitlines()[150] == "still here"
+
+
+def test_attaching_where_no_server_is_starts_none(views: Fleet) -> None:
+    done = subprocess.run(
+        views.views.attach_argv("builder-0000000000000000"), capture_output=True, check=False
+    )
+    assert done.returncode != 0
+    assert not os.path.exists(views.socket)
 
 
 @pytest.mark.slow

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import signal
+import struct
 import subprocess
-from collections.abc import Iterator, Mapping
+import termios
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -105,6 +109,43 @@ class Fleet:
     def settled(self) -> bool:
         self.views.list()
         return not self.views._clients
+
+
+class Person:
+    """Somebody at a terminal who looks at a view."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm-256color", TMUX="/elsewhere,1,0")
+            os.execvp(argv[0], list(argv))
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        os.set_blocking(self._fd, False)
+        self.seen = ""
+
+    def sees(self, text: str) -> bool:
+        with suppress(BlockingIOError, OSError):  # OSError: the program at the terminal has ended
+            self.seen += os.read(self._fd, 1 << 16).decode(errors="replace")
+        return text in self.seen
+
+    def press(self, keys: bytes) -> None:
+        self.seen = ""
+        os.write(self._fd, keys)
+
+    def close(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.close(self._fd)
+        os.waitpid(self.pid, 0)
+
+
+@contextmanager
+def person(argv: Sequence[str]) -> Iterator[Person]:
+    made = Person(argv)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @contextmanager

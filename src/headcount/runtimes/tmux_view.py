@@ -36,6 +36,7 @@ CLIENT_SECONDS: Final = 30
 CLIENTS_MAX: Final = 200
 """Unfinished clients of one process; beyond them the oldest is ended (where there is no `timeout`)."""
 
+_ENV: Final = ("PATH", "HOME", "USER", "LOGNAME", "TZ")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _VIEW: Final = os.path.join(os.path.dirname(__file__), "view", "view.sh")
 _LIST_FORMAT: Final = "#{session_created} #{session_name}"
@@ -65,6 +66,7 @@ set -g automatic-rename off
 set -g set-titles off
 set -g bell-action none
 set -g mouse on
+set -g assume-paste-time 0
 set -g status-left " #{{session_name}} "
 set -g status-left-length 66
 set -g status-right " q: leave   PgUp: scroll "
@@ -81,8 +83,9 @@ bind-key -T root PPage copy-mode -eu
 bind-key -T root WheelUpPane copy-mode -e
 bind-key -T root Any ''
 """
-"""Keys leave or scroll; any other does nothing, so that nobody types into
-a view. A read-only client would be simpler, but it cannot scroll. The size is made manual per window: 3.3a segfaults at the first session if it is so globally.
+"""Keys leave or scroll; any other does nothing, also where it comes as fast as a paste, so that nobody types
+into a view. A read-only client would be simpler, but it cannot scroll.
+The size is made manual per window: 3.3a segfaults at the first session if it is so globally.
 `#{{n:#{{S:x}}}}` counts the sessions (an x for each): 3.3a has no variable for it."""
 
 
@@ -129,8 +132,8 @@ class _Answer:
 class TmuxViews:
     """Views as sessions of one private tmux server.
 
-    `env` is what the server and its clients get, less what belongs to another tmux or to an agent. `portable`
-    makes the views do without GNU's tail, as on macOS; by default they find out.
+    Of `env` the server and its clients get what they need to find programs, no more. `portable` makes the
+    views do without GNU's tail, as on macOS; by default they find out.
     """
 
     def __init__(
@@ -302,9 +305,8 @@ def _check_name(name: str) -> str:
 
 
 def _client_env(env: Mapping[str, str]) -> dict[str, str]:
-    """Return what tmux gets: messages in English, UTF-8, and no trace of another tmux or an agent."""
-    foreign = ("TMUX", "HEADCOUNT_", "LC_")
-    kept = {name: value for name, value in env.items() if not name.startswith(foreign) and name != "LANGUAGE"}
+    """Return what tmux gets: messages in English, UTF-8, and no secret of whoever started the server."""
+    kept = {name: env[name] for name in _ENV if name in env}
     utf8 = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
     return {"PATH": os.defpath, **kept, "LANG": "C", "LC_CTYPE": utf8}
 
