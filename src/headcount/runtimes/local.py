@@ -130,8 +130,8 @@ class LocalPlacement:
                 raise ValueError(f"{name!r} is not a plain file name")
             _write(f"{path}/{name}", content)
         os.mkfifo(f"{path}/control", 0o600)
-        text = json.dumps(records.order_object(order), ensure_ascii=False)
-        _write_durably(path, records.ORDER, text.encode("utf-8", "surrogateescape"))
+        text = json.dumps(records.order_object(order))  # ASCII: an argument may be any bytes
+        _write_durably(path, records.ORDER, text.encode("ascii"))
 
     def _mark(self, key: RunKey, path: str) -> None:
         os.makedirs(self._live, mode=0o700, exist_ok=True)
