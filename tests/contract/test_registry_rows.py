@@ -264,6 +264,16 @@ def test_the_unique_index_alone_keeps_a_role_single(opened: Registry) -> None:
     )
 
 
+def test_a_refused_run_leaves_no_agent_in_its_transaction(opened: Registry) -> None:
+    with opened.write("test") as tx:
+        tx.runs.add(new_run("builder-1", takes_role=True))
+        with pytest.raises(Refused):
+            tx.runs.add(new_run("builder-2", takes_role=True))
+        with pytest.raises(Refused):
+            tx.runs.add(new_run("builder-1"))
+        assert agents_left(tx) == {"builder-1"}
+
+
 def test_a_double_that_was_asked_for_is_let_in(opened: Registry) -> None:
     with opened.write("test") as tx:
         tx.runs.add(new_run("builder-1", takes_role=True, work_hash="w", takes_work=True))

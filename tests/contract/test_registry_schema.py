@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from headcount.config import Home
 from headcount.domain.errors import Infrastructure, RegistryCorrupt, RegistryTooNew
 from headcount.store import schema, statements
 from headcount.store.registry import Registry
+from tests.support.forks import together
 from tests.support.registries import TASK, registry, with_task
 
 OLD = Path(__file__).parent.parent / "data" / "registry"
@@ -69,6 +70,75 @@ def test_every_old_registry_opens_and_becomes_like_a_new_one(home: Path, fresh: 
     assert opened.integrity() == []
     opened.close()
     assert schema_of(Home(home).registry) == schema_of(fresh)
+
+
+LATER = "ALTER TABLE task ADD COLUMN colour TEXT; UPDATE task SET colour = 'blue';"
+
+
+@pytest.fixture
+def later(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let this process be a release with one more migration, over a registry of today's."""
+    with_task(home).close()
+    today = list(statements.migrations())
+
+    def become(script: str) -> None:
+        monkeypatch.setattr(schema, "migrations", lambda: [*today, script])
+
+    return become
+
+
+def version_of(path: Path) -> int:
+    (version,) = schema_of(path)[-3]
+    return int(str(version))
+
+
+def test_a_registry_is_brought_up_to_date_once_by_all_at_once_after_a_copy(
+    home: Path, later: Callable[[str], None]
+) -> None:
+    today = schema.newest()
+    later(LATER)
+
+    def use(me: int) -> int:
+        opened = registry(home)
+        with opened.write("test") as tx:
+            tx.events.add("used", now=1.0)
+        opened.close()
+        return me
+
+    assert together(10, use) == list(range(10))
+    assert version_of(Home(home).registry) == today + 1
+    (kept,) = Home(home).backups.iterdir()
+    assert kept.name == f"before-migration-{today}.db"
+    assert version_of(kept) == today
+
+
+def test_a_process_of_the_release_before_is_refused_after_the_update(
+    home: Path, later: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = registry(home)
+    with before.read():
+        pass
+    later(LATER)
+    with registry(home).read() as tx:
+        assert tx.tasks.get(TASK) is not None
+    monkeypatch.undo()
+    with pytest.raises(RegistryTooNew), before.write("test"):
+        pass
+    before.close()
+
+
+@pytest.mark.parametrize("script", ["ALTER TABLE task ADD COLUMN colour TEXT; SELECT * FROM nowhere;"])
+def test_a_migration_that_fails_leaves_the_version_before_it(
+    home: Path, later: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    was = schema_of(Home(home).registry)
+    later(script)
+    with pytest.raises(sqlite3.OperationalError), registry(home).read():
+        pass
+    assert schema_of(Home(home).registry) == was
+    monkeypatch.undo()
+    with registry(home).read() as tx:
+        assert tx.tasks.get(TASK) is not None
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -440,6 +441,22 @@ def test_a_checkpoint_leaves_no_log(home: Path) -> None:
     assert log.stat().st_size > 0
     opened.checkpoint()
     assert log.stat().st_size == 0
+    opened.close()
+
+
+def test_a_checkpoint_does_not_wait_for_a_reader(home: Path) -> None:
+    filled(home)
+    opened = registry(home)
+    reader = registry(home)
+    with reader.read() as tx:
+        before = tx.events.last()
+        with opened.write("test") as their:
+            their.events.add("k", now=1.0)
+        began = time.monotonic()
+        opened.checkpoint()
+        assert time.monotonic() - began < 5  # the deadline is 10
+        assert tx.events.last() == before
+    reader.close()
     opened.close()
 
 

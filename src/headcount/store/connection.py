@@ -101,6 +101,15 @@ class Handle:
         self.connection.execute("PRAGMA journal_mode = WAL").fetchall()
         self.connection.execute("SELECT 1 FROM sqlite_schema LIMIT 0").fetchall()
 
+    def checkpoint(self) -> None:
+        """Fold in what no reader needs; do not wait for readers, for one may be stopped."""
+        (wait,) = self.connection.execute("PRAGMA busy_timeout").fetchone()
+        self.connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {int(wait)}")
+
     @contextmanager
     def transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         """BEGIN, then COMMIT, or ROLLBACK on any exception."""

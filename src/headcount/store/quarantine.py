@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from headcount.domain.errors import RegistryCorrupt
+from headcount.domain.errors import Infrastructure, RegistryCorrupt
 from headcount.store.codec import dump, load
 from headcount.store.schema import sync_directory
 
@@ -39,13 +39,22 @@ class QuarantineDirectory:
         self._marker: Final = directory / "standing.json"
 
     def standing(self) -> Quarantine | None:
-        """Return the quarantine in force; costs one failed open if there is none."""
+        """Return the quarantine in force; costs one failed open if there is none.
+
+        Raises:
+            Infrastructure: it cannot be told, so the registry must not be used.
+        """
         try:
             with open(self._marker, encoding="utf-8") as file:
                 found = load(file.read())
             return Quarantine(Path(found["path"]), found["at"], found["why"])
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise Infrastructure(
+                f"{self._marker} cannot be read: {error.strerror}",
+                hint="make the state directory your own again, or set HEADCOUNT_HOME",
+            ) from error
         except (ValueError, KeyError, TypeError):
             return Quarantine(self._directory, 0.0, f"{self._marker} is unreadable")
 

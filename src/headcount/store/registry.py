@@ -162,7 +162,7 @@ class Registry:
         """Fold the log into the database file and shrink it to nothing, as far as readers allow."""
         self._refuse_nesting()
         with self._explained(), self._lock.hold("checkpoint"):
-            self._handle(locked=True).connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._handle(locked=True).checkpoint()
 
     def quarantined(self) -> Quarantine | None:
         """Return the quarantine in force, if any."""
@@ -256,11 +256,13 @@ class Registry:
     def _update(self, handle: Handle) -> None:
         """Apply the migrations that are missing, after a copy of the file as it was."""
         try:
-            schema.refuse_newer(handle.version)
+            version = schema_version(handle.connection)  # another process may have been faster
+            schema.refuse_newer(version)
             if not handle.is_ours:
                 raise self._not_ours(handle)
-            self._save(handle, self._backups / f"before-migration-{handle.version}.db")
-            schema.migrate(handle.connection)
+            if version < schema.newest():
+                self._save(handle, self._backups / f"before-migration-{version}.db")
+                schema.migrate(handle.connection)
         finally:
             handle.close()
 

@@ -69,18 +69,21 @@ class Runs:
         self._session = session
 
     def add(self, new: NewRun) -> None:
-        """Reserve a run.
+        """Reserve a run; of a `first` one also add its agent.
 
         Raises:
-            Refused: a live run holds the agent, the role or the work; the transaction must be given up.
+            Refused: a live run holds the agent, the role or the work; nothing was added.
             NotFound: the task, the parent or (unless `first`) the agent does not exist; likewise.
         """
         row = _new_row(new)
+        added = 0
         try:
             if new.first:
-                self._session.change("runs.add_agent", **row)
+                added = self._session.change("runs.add_agent", **row)
             self._session.change("runs.add", **row)
         except sqlite3.IntegrityError as error:
+            if added:
+                self._session.change("runs.undo_agent", agent_id=new.key.agent_id)
             raise _refusal(error, new) from error
 
     def live(self) -> list[LiveRun]:

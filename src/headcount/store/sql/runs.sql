@@ -14,6 +14,11 @@ INSERT INTO run (agent_id, n, task_id, state, role_slot, work_slot, token_hash, 
 VALUES (:agent_id, :n, :task_id, :state, :role_slot, :work_slot, :token_hash, :path,
         :deployer_pid, :deployer_ticks, :deployer_boot, :pidns, :reserved_at, :reserved_boottime);
 
+-- name: undo_agent
+-- Take back an agent whose first run was refused.
+DELETE FROM agent
+ WHERE agent_id = :agent_id AND NOT EXISTS (SELECT 1 FROM run WHERE run.agent_id = agent.agent_id);
+
 -- name: live
 -- All live rows of the machine; costs what is live, never history.
 SELECT run.*, agent.role, agent.harness
