@@ -159,7 +159,7 @@ def test_flags_behind_the_dashes_reach_it(
 def test_killed_in_the_middle_it_has_failed(
     number: int, reason: str, claude_cli: ClaudeCli, model_server: ModelServer, tmp_path: Path
 ) -> None:
-    process = start(claude_cli, tmp_path, [{"hang": 60, "text": "late"}])
+    process = start(claude_cli, tmp_path, [{"gate": True, "text": "late"}])
     until(lambda: model_server.asked, what="the model is asked")
     process.send_signal(number)
     done = finish(process)

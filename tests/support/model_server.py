@@ -12,7 +12,7 @@ that one server serves any number of agents and keeps no state but a log. A step
     calls [STEP...]                  several calls at once
     usage {input_tokens, output_tokens}
     status N, message STRING, times K   an HTTP error, for the first K tries (default: always)
-    hang SECONDS                     say nothing for so long, or until the server stops
+    gate true                        say nothing until the test sets `ModelServer.gate`
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class ModelServer:
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
-        self.stopping = threading.Event()
+        self.gate = threading.Event()
         self._tries: Counter[tuple[str, int]] = Counter()
         self._lock = threading.Lock()
         self._http = _Server(("127.0.0.1", 0), _Handler)
@@ -195,7 +195,7 @@ class ModelServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stopping.set()
+        self.gate.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -209,8 +209,8 @@ class ModelServer:
             return 200, message([{"type": "text", "text": "ok"}], model=asked.model, number=0, usage={})
         steps, number, searched = found
         step: Step = steps[number] if number < len(steps) else {"text": "(the script is over)"}
-        if "hang" in step:
-            self.stopping.wait(step["hang"])
+        if step.get("gate"):
+            self.gate.wait()
         if "status" in step and self._try(steps, number) <= step.get("times", 10**9):
             kind = ERRORS.get(step["status"], "api_error")
             words = step.get("message", f"scripted error {step['status']}")
