@@ -62,6 +62,8 @@ def _async_functions(file: str, root: Path) -> Iterator[Use]:
 SQL = r"(?s)\s*(SELECT\s.+\sFROM|INSERT\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|CREATE\s+\w+\s)"
 SQL += r"|\s*(PRAGMA\s+\w|BEGIN(\s+IMMEDIATE)?\s*;?\s*$|ROLLBACK\s*;?\s*$|COMMIT\s*;?\s*$)"
 
+DEMO = Place("doors/demo/*", "plays its user, who starts commands, kills an agent and counts processes")
+
 PROGRAMS = (
     Place(
         "runtimes/runner.py", "a program of its own: a process beside each agent, with the standard library"
@@ -97,6 +99,7 @@ RULES = (
         (
             Place("runtimes/*", "the runtimes act on processes"),
             *programs("script_agent"),
+            DEMO,
             Place("daemon/start.py", "starts the daemon, detached"),
             Place("doors/cli/programs.py", "tmux to attach, a client's own command to connect"),
         ),
@@ -106,6 +109,7 @@ RULES = (
         using(r"(os|posix)\.(kill|killpg)|signal\.(pidfd_send_signal|pthread_kill|raise_signal)"),
         (
             Place("runtimes/*", "the runtimes act on processes"),
+            DEMO,
             Place("daemon/start.py", "asks the daemon to end"),
         ),
     ),
@@ -131,6 +135,7 @@ RULES = (
             Place("bootstrap.py", "gives everyone a clock that nobody sets, and a pause between two looks"),
             Place("runtimes/*", "acts on processes: each wait has a condition and a bound"),
             *programs("script_agent", "bridge"),
+            DEMO,
             Place("client.py", "the daemon answers in time, or has failed"),
             Place("daemon/start.py", "the same, for one that has just been started"),
             Place("doors/cli/terminal.py", "a live view draws again after a while"),
@@ -153,6 +158,7 @@ RULES = (
             Place("bootstrap.py", "reads it once for everyone"),
             Place("config.py", "where the home and the runtime directory are"),
             *programs("script_agent", "bridge", "daemon"),
+            DEMO,
             Place("doors/cli/edge.py", "the entrance: shell completion asks through it"),
             Place("doors/cli/terminal.py", "NO_COLOR and TERM"),
         ),
@@ -169,6 +175,8 @@ RULES = (
             Place("bootstrap.py", "the composition root picks them"),
             Place("runtimes/*", "their own package"),
             Place("harnesses/*", "their own package"),
+            Place("daemon/watch.py", "watches the files of local runs, so it knows how they are read"),
+            Place("daemon/transcripts.py", "writes the transcripts of local runs"),
         ),
     ),
     Rule(
