@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import NoReturn
 
+    Read = Callable[[int, int], bytes]
     Prctl = Callable[[int, int], int]
 
 PR_SET_PDEATHSIG = 1
@@ -36,10 +37,10 @@ class Order:
         return int(self.one.get(tag, b"%d" % default))
 
 
-def read_order(fd: int) -> Order | None:
+def read_order(fd: int, read: Read = posix.read) -> Order | None:
     """Read `tag NUL value NUL` pairs up to the tag `end`; None if they stop before it."""
     parts = []
-    while chunk := posix.read(fd, CHUNK):
+    while chunk := read(fd, CHUNK):
         parts.append(chunk)
         if chunk.endswith(b"\0") and b"".join(parts[-2:]).endswith(b"end\0\0"):
             break
