@@ -410,3 +410,45 @@ def test_an_upgrade_of_the_package_does_not_touch_running_runners(
     placement.signal_stop(seen.key, seen.path, grace=1)
     assert await_exit(placement, seen).stopped
     begin(placement, home, n=2)
+
+
+def test_a_deployer_that_blocks_and_ignores_every_signal_does_not_pass_that_on(
+    placement: LocalPlacement, home: Path
+) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        seen, _ = begin(
+            placement, home, ("/bin/sh", "-c", "grep -E 'SigBlk|SigIgn' /proc/self/status; exit 5")
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        signal.signal(signal.SIGCHLD, before)
+    assert await_exit(placement, seen).code == 5
+    said = placement.read_output(seen.path, offset=0, limit=1000).data.split()
+    assert (int(said[1], 16), int(said[3], 16)) == (0, 0)
+
+
+def test_a_runner_that_hangs_is_ended_and_so_is_its_agent(placement: LocalPlacement, home: Path) -> None:
+    """Here the agent's child process hangs when it opens its stdin, after the start record is written."""
+    made = order(placement, placements.SLEEP, stdin=b"x")
+    path = placement.prepare(made)
+    os.unlink(f"{path}/prompt")
+    os.mkfifo(f"{path}/prompt")
+    before = time.monotonic()
+    with pytest.raises(PlacementFailed, match="hung"):
+        placement.start(made.key, path, env=environment(home, made.key), timeout=1.0)
+    assert time.monotonic() - before < 1.0 + 3.0
+    seen = await_free(placement, placement.look_at(made.key, path))
+    if seen.start is not None:
+        assert not alive(seen.start.process.pid)
+        assert not alive(seen.start.runner.pid)
+
+
+def test_a_runner_with_a_defect_says_so(placement: LocalPlacement, home: Path) -> None:
+    made = order(placement, placements.SLEEP)
+    path = placement.prepare(made)
+    os.unlink(f"{path}/control")
+    with pytest.raises(PlacementFailed, match="No such file"):
+        placement.start(made.key, path, env={}, timeout=20.0)
+    assert placement.look_at(made.key, path).start is None

@@ -481,6 +481,8 @@ def give_up(this: Run, reason: str) -> None:
 
 def run() -> None:
     """Do the whole work of a runner in the working directory."""
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])  # a deployer may have blocked or ignored anything
+    _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGPIPE):
         _signal.signal(number, _signal.SIG_IGN)
     lock = posix.open("lock", posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o600)
