@@ -179,3 +179,35 @@ def test_the_exit_code_of_a_command_is_its_verdict() -> None:
     verdict = find("command").verdict(record(code=3), b"")
     assert (verdict.outcome, verdict.reason) == (Outcome.FAILED, "exit code 3")
     assert "SIGTERM" in find("command").verdict(record(code=143), b"").reason
+
+
+# ---------------------------------------------------------------- refused by the words alone
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("command", {"command": ()}),
+        ("command", {"command": ("a\0b",)}),
+        ("command", {"command": ("cat",), "prompt": "\ud800"}),
+        ("script", {"prompt": "fix the bug"}),
+        ("script", {"prompt": "[]", "command": ("steps.json",)}),
+        ("script", {"command": ("a.json", "b.json")}),
+        ("claude", {"effort": "huge"}),
+        ("claude", {"model": "a\0b"}),
+        ("claude", {"command": ("--max-turns", "\0")}),
+        ("claude", {"prompt": "\udfff"}),
+    ],
+)
+def test_what_can_never_start_is_refused_before_anything_is_reserved(
+    name: str, asked: dict[str, object]
+) -> None:
+    facts: dict[str, object] = {"prompt": "", "command": (), "model": None, "effort": None, **asked}
+    with pytest.raises(InvalidInput) as caught:
+        find(name).check(**facts)  # type: ignore[arg-type]  # as above
+    assert caught.value.hint
+
+
+@every_harness
+def test_what_can_start_is_not_refused(harness: Harness) -> None:
+    harness.check(prompt="", command=("tool",), model="m", effort="low")

@@ -83,6 +83,14 @@ class Harness(Protocol):
     env_names: tuple[str, ...]  # further variables that it needs from the caller
     env_prefixes: tuple[str, ...]  # and all those that begin so
 
+    def check(self, *, prompt: str, command: tuple[str, ...], model: str | None, effort: str | None) -> None:
+        """Refuse, by the words alone and before anything is reserved, what can never be started.
+
+        Raises:
+            InvalidInput: it cannot do what is asked.
+        """
+        ...
+
     def command(self, spec: Spec) -> Launch:
         """Return how to start the agent.
 

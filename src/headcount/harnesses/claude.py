@@ -17,7 +17,7 @@ from headcount.domain.lifecycle import Outcome
 from headcount.domain.model import ExitRecord
 from headcount.harnesses.base import Entry, EntryKind, Launch, Spec, Verdict
 from headcount.harnesses.parse import clean, dump, last_object, load_object, mapping, objects, unknown
-from headcount.harnesses.program import check_argument, find_program
+from headcount.harnesses.program import check_argument, check_text, find_program
 from headcount.harnesses.verdicts import describe_exit, judge_exit
 
 PROGRAM = "claude"
@@ -51,7 +51,15 @@ class Claude:
     )
     env_prefixes: tuple[str, ...] = ("ANTHROPIC_", "CLAUDE_CODE_", "IS_SANDBOX")
 
+    def check(self, *, prompt: str, command: tuple[str, ...], model: str | None, effort: str | None) -> None:
+        check_text("the prompt", prompt)
+        for argument in (*command, model or ""):
+            check_argument("an argument of claude", argument)
+        if effort is not None and effort not in EFFORTS:
+            raise InvalidInput(f"claude knows no effort {effort[:40]!r}", hint=f"one of {', '.join(EFFORTS)}")
+
     def command(self, spec: Spec) -> Launch:
+        self.check(prompt=spec.prompt, command=spec.command, model=spec.model, effort=spec.effort)
         program = find_program(
             PROGRAM,
             env=spec.env,
@@ -59,10 +67,10 @@ class Claude:
             hint="install it with Node 22 or later (npm install -g @anthropic-ai/claude-code), or fix PATH",
         )
         return Launch(
-            argv=(program, *_flags(spec), *_model(spec), *_extra(spec)),
+            argv=(program, *_flags(spec), *_model(spec), *spec.command),
             env={name: "" for name in SESSION_VARIABLES if name in spec.env},
             files={MCP_FILE: _mcp_config(spec)},
-            stdin=spec.prompt.encode("utf-8", "replace"),
+            stdin=spec.prompt.encode(),
         )
 
     def read(self, line: bytes) -> Sequence[Entry]:
@@ -106,20 +114,8 @@ def _flags(spec: Spec) -> tuple[str, ...]:
 
 def _model(spec: Spec) -> tuple[str, ...]:
     """`--name=value` in one word: a value cannot be taken for a flag."""
-    flags: list[str] = []
-    if spec.model:
-        flags.append(f"--model={check_argument('the model', spec.model)}")
-    if spec.effort:
-        if spec.effort not in EFFORTS:
-            raise InvalidInput(
-                f"effort {spec.effort[:40]!r} is not known to claude", hint=f"one of {', '.join(EFFORTS)}"
-            )
-        flags.append(f"--effort={spec.effort}")
-    return tuple(flags)
-
-
-def _extra(spec: Spec) -> tuple[str, ...]:
-    return tuple(check_argument("an argument of claude", argument) for argument in spec.command)
+    named = (("model", spec.model), ("effort", spec.effort))
+    return tuple(f"--{name}={value}" for name, value in named if value)
 
 
 def _mcp_config(spec: Spec) -> bytes:

@@ -8,7 +8,7 @@ from headcount.domain.errors import InvalidInput
 from headcount.domain.model import ExitRecord
 from headcount.harnesses.base import Entry, EntryKind, Launch, Spec, Verdict
 from headcount.harnesses.parse import decode
-from headcount.harnesses.program import check_argument, find_program
+from headcount.harnesses.program import check_argument, check_text, find_program
 from headcount.harnesses.verdicts import judge_exit
 
 
@@ -23,14 +23,18 @@ class Command:
     env_names: tuple[str, ...] = ()
     env_prefixes: tuple[str, ...] = ()
 
-    def command(self, spec: Spec) -> Launch:
-        if not spec.command or not spec.command[0]:
+    def check(self, *, prompt: str, command: tuple[str, ...], model: str | None, effort: str | None) -> None:
+        if not command or not command[0]:
             raise InvalidInput(
-                "harness 'command' needs a command",
+                "harness command needs a command",
                 hint="put it behind '--': headcount deploy TASK --role builder --harness command -- make",
             )
-        for argument in spec.command:
+        for argument in command:
             check_argument("an argument of the command", argument)
+        check_text("the prompt", prompt)
+
+    def command(self, spec: Spec) -> Launch:
+        self.check(prompt=spec.prompt, command=spec.command, model=spec.model, effort=spec.effort)
         program = find_program(
             spec.command[0],
             env=spec.env,
@@ -43,5 +47,5 @@ class Command:
     def read(self, line: bytes) -> Sequence[Entry]:
         return (Entry(EntryKind.TEXT, decode(line)),)
 
-    def verdict(self, record: ExitRecord, tail: bytes) -> Verdict:  # noqa: ARG002 - the exit code says all
+    def verdict(self, record: ExitRecord, tail: bytes) -> Verdict:
         return judge_exit(record)

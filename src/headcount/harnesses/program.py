@@ -45,6 +45,15 @@ def check_argument(what: str, value: str) -> str:
     """
     if "\0" in value:
         raise InvalidInput(f"{what} has a NUL character", hint="leave it out")
+    return check_text(what, value)
+
+
+def check_text(what: str, value: str) -> str:
+    """Return `value` if it can be encoded.
+
+    Raises:
+        InvalidInput: it has half of a surrogate pair.
+    """
     try:
         value.encode()
     except UnicodeEncodeError:

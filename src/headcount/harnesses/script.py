@@ -13,7 +13,7 @@ from headcount.domain.model import ExitRecord
 from headcount.harnesses import script_agent
 from headcount.harnesses.base import Entry, EntryKind, Launch, Spec, Verdict
 from headcount.harnesses.parse import clean, dump, last_object, load_object, unknown
-from headcount.harnesses.program import check_argument
+from headcount.harnesses.program import check_argument, check_text
 from headcount.harnesses.verdicts import judge_exit
 
 STEPS_FILE = "steps.json"
@@ -30,12 +30,17 @@ class Script:
     env_names: tuple[str, ...] = ()
     env_prefixes: tuple[str, ...] = ()
 
+    def check(self, *, prompt: str, command: tuple[str, ...], model: str | None, effort: str | None) -> None:
+        if command and prompt.strip():
+            raise InvalidInput("both the prompt and a file have steps", hint="give the steps once")
+        if len(command) > 1:
+            raise InvalidInput("harness script takes one file of steps", hint="give one path behind '--'")
+        _check_steps(check_text("the prompt", prompt))
+
     def command(self, spec: Spec) -> Launch:
-        text = _steps_text(spec)
-        try:
-            script_agent.parse_steps(text)
-        except ValueError as error:
-            raise InvalidInput(str(error), hint="see 'script' in docs/harnesses.md for the steps") from error
+        self.check(prompt=spec.prompt, command=spec.command, model=spec.model, effort=spec.effort)
+        text = _from_file(spec) if spec.command else spec.prompt
+        _check_steps(text)
         return Launch(
             argv=(
                 sys.executable,
@@ -46,7 +51,7 @@ class Script:
                 *spec.headcount,
                 "mcp",
             ),
-            files={STEPS_FILE: text.encode("utf-8", "replace")},
+            files={STEPS_FILE: text.encode()},
         )
 
     def read(self, line: bytes) -> Sequence[Entry]:
@@ -67,13 +72,14 @@ class Script:
         return verdict
 
 
-def _steps_text(spec: Spec) -> str:
-    if spec.command and spec.prompt.strip():
-        raise InvalidInput("both a prompt and a file have steps", hint="give the steps once")
-    if not spec.command:
-        return spec.prompt
-    if len(spec.command) > 1:
-        raise InvalidInput("harness 'script' takes one file of steps", hint="give one path behind '--'")
+def _check_steps(text: str) -> None:
+    try:
+        script_agent.parse_steps(text)
+    except ValueError as error:
+        raise InvalidInput(str(error), hint="docs/harnesses.md describes the steps of a script") from error
+
+
+def _from_file(spec: Spec) -> str:
     path = os.path.join(spec.cwd, check_argument("the path of the steps", spec.command[0]))
     try:
         with open(path, encoding="utf-8") as file:

@@ -43,19 +43,10 @@ def validate(context: Context, request: Request) -> Harness:
         check_id("agent", request.parent)
     harness = context.harness(request.harness)
     _check_prompt(request.prompt, harness, context.settings.limits.prompt_max_bytes)
-    if harness.needs_command and not request.command:
-        raise InvalidInput(
-            f"harness {harness.name} needs a command", hint="give it behind '--', such as -- ./work.sh"
-        )
-    if request.command and not harness.needs_command:
-        raise InvalidInput(
-            f"harness {harness.name} takes no command",
-            hint="leave out what stands behind '--', or use --harness command",
-        )
-    if any(
-        "\0" in word
-        for word in (*request.command, request.model or "", request.effort or "", request.cwd or "")
-    ):
+    harness.check(
+        prompt=request.prompt or "", command=request.command, model=request.model, effort=request.effort
+    )
+    if "\0" in (request.cwd or ""):
         raise InvalidInput("a NUL character cannot be passed on", hint="remove it")
     return harness
 
