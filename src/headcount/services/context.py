@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from headcount.config import Home, Settings
-from headcount.domain.model import Caller
+from headcount.domain.model import Caller, RunKey
 from headcount.harnesses.base import Harness
 from headcount.runtimes.base import Placement, Views
 from headcount.store.registry import Registry
@@ -66,6 +66,9 @@ class Context:
     remote: Remote | None  # the daemon, when we are in an agent's tree: nothing is started here
     ensure_daemon: Callable[[], None]  # starts it if it is needed and absent; never waits
     daemon_pid: Callable[[], int | None]
+    given_up: set[RunKey] = field(default_factory=set)
+    """Deploys of this process that could not be undone or confirmed: it lives, but as their deployer it is
+    dead. Shared by all contexts made from one; lost with the process, which is then dead indeed."""
 
     def acting_as(self, caller: Caller) -> Context:
         """Return the same fleet for another caller, outside of any agent's tree."""

@@ -93,6 +93,9 @@ def _start(job: Job) -> Started:
         raise PlacementFailed(
             f"the agent could not be started: {error}", hint="see 'headcount doctor'"
         ) from error
+    except BaseException:
+        context.given_up.add(row.key)
+        raise
 
 
 def _cwd(job: Job) -> str:
@@ -212,12 +215,15 @@ def _contract(job: Job, env: Mapping[str, str]) -> dict[str, str]:
 def undo(context: Context, row: LiveRun, reason: str) -> None:
     """Make sure that a run whose start failed does not run, and record why.
 
-    A runner that was too slow to answer keeps its row until its exit record is there.
+    A runner that was too slow to answer keeps its row until its exit record is there. If the registry
+    cannot be written, the next headcount of this process, or after its end, does the rest.
     """
+    context.given_up.add(row.key)
     found = context.placement.void(row.key, row.path, reason=reason)
     if found.lock is LockState.HELD:
         context.placement.signal_stop(row.key, row.path, grace=0.0)
         _mark_stopping(context, row, reason)
+        context.given_up.discard(row.key)
         return
     with context.registry.write("undo deploy") as tx:
         now = context.clock.now()
@@ -226,6 +232,7 @@ def undo(context: Context, row: LiveRun, reason: str) -> None:
                 settle.end(context, tx, current, found.exit, now=now)
             else:
                 settle.start_failed(tx, current, reason, now=now)
+    context.given_up.discard(row.key)
     context.placement.unmark(row.key)
 
 
@@ -238,9 +245,13 @@ def _confirm(job: Job, started: Started) -> Deployed:
     """Record that it runs. A stop or halt that came in between has made the row `stopping`: then the
     run is ended, and the deploy refused."""
     context, row = job.context, job.admitted.row
-    with context.registry.write("confirm") as tx:
-        confirmed = settle.confirm(tx, row, started, now=context.clock.now())
-        run = rights.existing(tx, row.key.agent_id, row.key.n)
+    try:
+        with context.registry.write("confirm") as tx:
+            confirmed = settle.confirm(tx, row, started, now=context.clock.now())
+            run = rights.existing(tx, row.key.agent_id, row.key.n)
+    except BaseException:
+        context.given_up.add(row.key)  # it runs: the next headcount adopts it
+        raise
     if not confirmed and (run.state is State.STOPPING or run.outcome is Outcome.STOPPED):
         if run.live:
             stop.end(context, run, grace=0.0)

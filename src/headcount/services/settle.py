@@ -61,8 +61,10 @@ def refine(context: Context, seen: Mapping[RunKey, Seen], *, act: bool) -> Look:
     if not act:
         return Look(seen, dict.fromkeys(_without_remains(context, seen.values()), ()))
     known = dict(seen)
+    for key in context.given_up & seen.keys():
+        known[key] = replace(seen[key], deployer=Presence.DEAD)
     reaped: dict[RunKey, tuple[int, ...]] = {}
-    for action in plan_files(seen.values()):
+    for action in plan_files(tuple(known.values())):
         key = action.seen.key
         if isinstance(action, Reap):
             survivors = context.placement.reap(action.seen)
@@ -101,13 +103,17 @@ def plan(context: Context, looked: Look, rows: Sequence[LiveRun]) -> list[RowAct
     """Return what `record` would do. Rows without a mark in `live/` are looked at directly, their
     deployers first: what a dead one left is final, what a living one left may not be."""
     undecided = [row for row in rows if row.runner is None and row.state in LIVE]
-    deployers = {row.key: context.placement.presence(row.deployer) for row in undecided}
+    deployers = {row.key: _deployer(context, row) for row in undecided}
     seen = dict(looked.seen)
     for row in rows:
         if row.key not in seen:
             seen[row.key] = context.placement.look_at(row.key, row.path)
     boot_id = context.placement.self_process().boot_id
     return plan_rows(rows, seen, deployers=deployers, reaped=looked.reaped, boot_id=boot_id)
+
+
+def _deployer(context: Context, row: LiveRun) -> Presence:
+    return Presence.DEAD if row.key in context.given_up else context.placement.presence(row.deployer)
 
 
 def _apply(context: Context, tx: Tx, action: RowAction, now: float) -> bool:
