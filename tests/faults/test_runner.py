@@ -452,3 +452,20 @@ def test_a_runner_with_a_defect_says_so(placement: LocalPlacement, home: Path) -
     with pytest.raises(PlacementFailed, match="No such file"):
         placement.start(made.key, path, env={}, timeout=20.0)
     assert placement.look_at(made.key, path).start is None
+
+
+def test_a_reaping_daemon_keeps_its_own_lock(placement: LocalPlacement, home: Path) -> None:
+    """Closing any descriptor of a file drops the F_SETLK that the process has on it."""
+    import fcntl
+
+    from headcount.runtimes import system
+
+    with open(home / "daemon.lock", "wb") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for n in (1, 2):
+            seen, started = begin(placement, home, n=n)
+            os.kill(started.runner.pid, signal.SIGKILL)
+            placement.reap(await_free(placement, seen))
+        assert forks.together(1, lambda _: system.lock_holder(os.fspath(home / "daemon.lock"))) == [
+            os.getpid()
+        ]

@@ -56,6 +56,11 @@ class LocalPlacement:
     _guard: ClassVar = threading.Lock()
     _children: ClassVar[set[int]] = set()
 
+    # without open file description locks, looking at a file drops a lock that this process has on it
+    _own_locks: ClassVar[contextlib.AbstractContextManager[object]] = (
+        contextlib.nullcontext() if hasattr(fcntl, "F_OFD_SETLK") else threading.Lock()
+    )
+
     def __init__(
         self,
         home: Home,
@@ -71,15 +76,11 @@ class LocalPlacement:
         self._without = without
         self._runner_env = dict(runner_env or {})
         self._table = ProcessTable(without)
-        self._reaper = Reaper(self._root, self._table)
+        self._reaper = Reaper(self._root, self._table, self._own_locks)
         self._tag = hashlib.sha256(os.fsencode(os.path.realpath(self._root))).hexdigest()[:12]
         self._starts: dict[str, StartRecord] = {}
         self._width = max(2, os.cpu_count() or 1)
         self._cgroups = () if "cgroup" in without else cgroup.places()
-        # without open file description locks, looking at a file drops a lock that this process has on it
-        self._own_locks: contextlib.AbstractContextManager[object] = (
-            contextlib.nullcontext() if _OFD else threading.Lock()
-        )
 
     # processes
 

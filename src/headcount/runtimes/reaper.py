@@ -13,8 +13,9 @@ import signal
 import time
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from headcount.domain.model import RunKey, StartRecord
 from headcount.runtimes import system
@@ -41,9 +42,12 @@ class Sight:
 class Reaper:
     """Kills the trees of runs of one home."""
 
-    def __init__(self, home: str, table: ProcessTable) -> None:
+    _kept: ClassVar[dict[tuple[int, int], int]] = {}  # open lock files of daemons, by device and inode
+
+    def __init__(self, home: str, table: ProcessTable, own_locks: AbstractContextManager[object]) -> None:
         self._home = os.fsencode(home)
         self._table = table
+        self._own_locks = own_locks
 
     def reap(self, key: RunKey, start: StartRecord) -> tuple[int, ...]:
         """Kill what is left of a run whose runner is dead; return the pids that survived.
@@ -88,9 +92,26 @@ class Reaper:
     def _sight(self) -> Sight:
         """Look at the processes of this machine."""
         table = self._table.all()
-        spared = system.lock_holders(self._home) | {pid for pid in table if system.is_runner(pid)}
+        with self._own_locks:
+            spared = system.lock_holders(self._home) | {pid for pid in table if system.is_runner(pid)}
+        spared |= {self._daemon()} & set(table)
         spared |= set(system.below(table, spared, ())) | {os.getpid()}
         return Sight(table, frozenset(spared), self._table.environments(self._own(table)))
+
+    def _daemon(self) -> int:
+        """Return the pid of the daemon, -1 if there is none.
+
+        Its lock may be our own: so the file, once open, is never closed, for that would drop the lock.
+        """
+        path = os.path.join(os.fsdecode(self._home), "daemon.lock")
+        try:
+            is_now = system.identity(os.stat(path))
+            if is_now not in self._kept:
+                self._kept[is_now] = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            found = system.holder_of(self._kept[is_now])
+        except OSError:
+            return -1
+        return -1 if found is None else found
 
     def _tree(self, key: RunKey, start: StartRecord, sight: Sight) -> Mapping[int, int]:
         """Return pid and start ticks of every living process of the run."""

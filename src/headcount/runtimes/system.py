@@ -308,9 +308,14 @@ def lock_holder(path: bytes | str, own: tuple[int, int] | None = None) -> int | 
             return None
         raise
     try:
-        found = fcntl.fcntl(fd, fcntl.F_GETLK, QUERY)
+        return holder_of(fd)
     finally:
         posix.close(fd)
+
+
+def holder_of(fd: int) -> int | None:
+    """Return what `lock_holder` returns, of a file that is open."""
+    found = fcntl.fcntl(fd, fcntl.F_GETLK, QUERY)
     if int.from_bytes(found[TYPE_AT], sys.byteorder) == fcntl.F_UNLCK:
         return None
     return int.from_bytes(found[PID_AT], sys.byteorder, signed=True)
@@ -321,10 +326,10 @@ def identity(found: posix.stat_result) -> tuple[int, int]:
 
 
 def lock_holders(home: bytes, own: tuple[int, int] | None = None) -> set[int]:
-    """Return who else holds the daemon's lock or the lock of a live run."""
-    paths = [home + b"/daemon.lock"]
+    """Return who else holds the lock of a live run."""
+    paths = []
     try:
-        paths += [home + b"/live/" + name + b"/lock" for name in posix.listdir(home + b"/live")]
+        paths = [home + b"/live/" + name + b"/lock" for name in posix.listdir(home + b"/live")]
     except OSError:
         pass  # no home any more: nobody of it can be told from a leftover
     holders = set()

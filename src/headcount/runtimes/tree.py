@@ -74,7 +74,15 @@ class Tree:
             send(pid, _signal.SIGKILL)
 
     def _others(self) -> set[int]:
-        return system.lock_holders(self.home, self.lock) if self.home else set()
+        """Return whom to spare."""
+        if not self.home:
+            return set()
+        holders = system.lock_holders(self.home, self.lock)
+        try:
+            holders.add(system.lock_holder(self.home + b"/daemon.lock") or 0)
+        except OSError:
+            pass  # it cannot be told; whoever it is will be started again
+        return holders - {0, -1}
 
     def _spared_in(self, leaf: bytes) -> bool:
         spared = self._others()
