@@ -13,7 +13,11 @@ GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
 
 def rows() -> list[tuple[str, str, str, str]]:
     table = GLOSSARY.read_text().partition("| use case |")[2].splitlines()[2:]
-    cells = [tuple(cell.strip().strip("`") for cell in line.strip("|").split("|")) for line in table if line.startswith("|")]
+    cells = [
+        tuple(cell.strip().strip("`") for cell in line.strip("|").split("|"))
+        for line in table
+        if line.startswith("|")
+    ]
     return [(use, python, command, tool) for use, python, command, tool in cells]
 
 
@@ -32,4 +36,4 @@ def test_a_use_case_has_its_name_at_every_door(use: str, python: str, command: s
             found = found.get_command(click.Context(found), word)
             assert found is not None, command
     if tool:
-        assert tool in tools.names(), tool
+        assert tool in tools.BY_NAME, tool

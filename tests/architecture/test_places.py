@@ -64,6 +64,10 @@ SQL += r"|\s*(PRAGMA\s+\w|BEGIN(\s+IMMEDIATE)?\s*;?\s*$|ROLLBACK\s*;?\s*$|COMMIT
 
 DEMO = Place("doors/demo/*", "plays its user, who starts commands, kills an agent and counts processes")
 
+AUDIT = Place(
+    "doors/audit/*", "proves by what happens: starts processes, kills them, reads a trace, measures"
+)
+
 PROGRAMS = (
     Place(
         "runtimes/runner.py", "a program of its own: a process beside each agent, with the standard library"
@@ -80,7 +84,7 @@ def programs(*names: str) -> tuple[Place, ...]:
 
 
 RULES = (
-    Rule("SQL", saying(SQL), (Place("store/*", "the store is where SQL is"),)),
+    Rule("SQL", saying(SQL), (Place("store/*", "the store is where SQL is"), AUDIT)),
     Rule(
         "the database driver",
         importing(r"sqlite3(\..*)?"),
@@ -100,6 +104,7 @@ RULES = (
             Place("runtimes/*", "the runtimes act on processes"),
             *programs("script_agent"),
             DEMO,
+            AUDIT,
             Place("daemon/start.py", "starts the daemon, detached"),
             Place("doors/cli/programs.py", "tmux to attach, a client's own command to connect"),
         ),
@@ -110,6 +115,7 @@ RULES = (
         (
             Place("runtimes/*", "the runtimes act on processes"),
             DEMO,
+            AUDIT,
             Place("daemon/start.py", "asks the daemon to end"),
         ),
     ),
@@ -136,6 +142,7 @@ RULES = (
             Place("runtimes/*", "acts on processes: each wait has a condition and a bound"),
             *programs("script_agent", "bridge"),
             DEMO,
+            AUDIT,
             Place("client.py", "the daemon answers in time, or has failed"),
             Place("daemon/start.py", "the same, for one that has just been started"),
             Place("doors/cli/terminal.py", "a live view draws again after a while"),
@@ -159,6 +166,7 @@ RULES = (
             Place("config.py", "where the home and the runtime directory are"),
             *programs("script_agent", "bridge", "daemon"),
             DEMO,
+            AUDIT,
             Place("doors/cli/edge.py", "the entrance: shell completion asks through it"),
             Place("doors/cli/terminal.py", "NO_COLOR and TERM"),
         ),
