@@ -493,17 +493,8 @@ def test_a_home_that_cannot_be_made_is_infrastructure(tmp_path: Path) -> None:
     assert "HEADCOUNT_HOME" in ran.error["hint"]
 
 
-# the daemon
-
-
-def test_the_daemon_is_started_once_and_stopped(task: str) -> None:
+def test_watching_draws_until_it_is_interrupted(task: str) -> None:
     deploy(task, "builder")
-    up = answer("up")
-    try:
-        assert (up["started"], alive(up["pid"])) == (True, True)
-        assert answer("up")["started"] is False
-    finally:
-        down = answer("down")
-    assert (down["stopped_pid"], down["live_agents"]) == (up["pid"], 1)
-    assert not alive(up["pid"])
-    assert len(agents()) == 1
+    ran = on_a_terminal("ps", "--watch", typing={"1 live": "\x03"})
+    assert ran.code == 130
+    assert "running" in ran.out

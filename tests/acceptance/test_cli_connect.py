@@ -123,7 +123,7 @@ def test_with_nobody_to_ask_nothing_is_changed(user: Path) -> None:
 
 @pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("n\n", 130), ("\n", 130)])
 def test_a_person_is_asked(typed: str, code: int, user: Path) -> None:
-    ran = on_a_terminal("connect", "cursor", typed=typed)
+    ran = on_a_terminal("connect", "cursor", typing={"[y/N]": typed})
     assert "Change Cursor like this?" in ran.out
     assert ran.code == code
     assert (user / ".cursor" / "mcp.json").exists() == (code == 0)

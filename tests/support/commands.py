@@ -24,6 +24,12 @@ QUIET = {
 """No daemon and no views, unless a test is about them."""
 
 
+_TO_TERMINAL = "import os, sys; os.login_tty(os.dup(0)); os.execv(sys.argv[1], sys.argv[1:])"
+"""Makes the terminal the one whose Ctrl-C reaches the program."""
+
+NO_KEYS: Mapping[str, str] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What a command said, and its exit code."""
@@ -93,21 +99,24 @@ def started(*args: str, env: Mapping[str, str] | None = None) -> Iterator[subpro
         process.communicate(timeout=30)
 
 
-def on_a_terminal(*args: str, env: Mapping[str, str] | None = None, typed: str = "") -> Ran:
-    """Run `headcount ARGS` to its end on a terminal of 80 columns; `out` is all that was drawn."""
+def on_a_terminal(
+    *args: str, env: Mapping[str, str] | None = None, typing: Mapping[str, str] = NO_KEYS
+) -> Ran:
+    """Run `headcount ARGS` to its end on a terminal of 80 columns; `out` is all that was drawn.
+
+    `typing` says what is typed once a text has been drawn.
+    """
     ours, theirs = pty.openpty()
-    os.write(ours, typed.encode())
     process = subprocess.Popen(
-        [sys.executable, "-m", "headcount", *args],
+        [sys.executable, "-c", _TO_TERMINAL, sys.executable, "-m", "headcount", *args],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         env={**environment(env), "TERM": "xterm-256color"},
-        start_new_session=True,
     )
     os.close(theirs)
     try:
-        drawn = _read_all(ours, deadline=time.monotonic() + 60)
+        drawn = _played(ours, dict(typing), deadline=time.monotonic() + 60)
         return Ran(process.wait(timeout=30), drawn.decode(errors="replace"), "")
     finally:
         os.close(ours)
@@ -116,9 +125,9 @@ def on_a_terminal(*args: str, env: Mapping[str, str] | None = None, typed: str =
             process.wait()
 
 
-def _read_all(fd: int, *, deadline: float) -> bytes:
-    """Read until the other side is closed, which on Linux is an input/output error."""
-    parts = []
+def _played(fd: int, typing: dict[str, str], *, deadline: float) -> bytes:
+    """Read, and type, until the other side is closed, which on Linux is an input/output error."""
+    drawn = b""
     while time.monotonic() < deadline:
         if not select.select([fd], [], [], 0.2)[0]:
             continue
@@ -128,5 +137,7 @@ def _read_all(fd: int, *, deadline: float) -> bytes:
             break
         if not part:
             break
-        parts.append(part)
-    return b"".join(parts)
+        drawn += part
+        for seen in [seen for seen in typing if seen.encode() in drawn]:
+            os.write(fd, typing.pop(seen).encode())
+    return drawn

@@ -60,7 +60,7 @@ def down(*, as_json: bool) -> None:
         live = len(fleets.all_agents(fleet))
     facts = {"running": False, "stopped_pid": pid, "live_agents": live}
     state = f"the daemon, pid {pid}, has ended" if pid else "no daemon was running"
-    still = f"{live} agents go on running; 'headcount halt' would end them" if live else "no agent is live"
+    still = f"live agents, which go on: {live}; 'headcount halt' ends them" if live else "no agent is live"
     show(facts, as_json=as_json, text=lambda: f"{state}; {still}")
 
 

@@ -32,7 +32,7 @@ def opened() -> Iterator[Headcount]:
 def all_agents(
     fleet: Headcount, *, task_id: str | None = None, ended: bool = False, limit: int | None = None
 ) -> tuple[AgentFacts, ...]:
-    """Return the agents of every page, at most `limit`."""
+    """Return the agents of every page, at most `limit`, in order of deployment."""
     found: list[AgentFacts] = []
     cursor = None
     while True:
@@ -40,7 +40,12 @@ def all_agents(
         found.extend(page.agents)
         cursor = page.next_cursor
         if cursor is None or (limit is not None and len(found) >= limit):
-            return tuple(found[:limit])
+            return tuple(sorted(found[:limit], key=deployed))
+
+
+def deployed(agent: AgentFacts) -> str:
+    """Return the part of an id that sorts by time."""
+    return agent.agent_id.rpartition("-")[2]
 
 
 def all_tasks(fleet: Headcount, *, state: str | None = None) -> tuple[TaskFacts, ...]:

@@ -74,6 +74,4 @@ def _data(text: str | None) -> Mapping[str, object] | None:
 
 
 def _said(kind: str, answer: Reported) -> str:
-    late = " (late: the run has ended)" if answer.late else ""
-    note = f"\n{answer.note}" if answer.note else ""
-    return f"{kind} {answer.id} recorded{late}{note}"
+    return f"{kind} {answer.id} {answer.note or 'recorded'}"
