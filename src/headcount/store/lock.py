@@ -107,7 +107,8 @@ class _Queued:
         try:
             self._answered.wait(seconds)
         except BaseException:  # such as KeyboardInterrupt
-            self._give_up()
+            if not self._give_up():
+                _release(self._fd)
             raise
         return self._held or not self._give_up()
 
