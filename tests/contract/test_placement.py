@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,13 +15,19 @@ import pytest
 
 from headcount.domain.errors import PlacementFailed
 from headcount.domain.model import LockState, Presence, Process, RunKey
+from headcount.runtimes import local
 from headcount.runtimes.local import LocalPlacement
 from tests.support import placements, waiting
 from tests.support.placements import await_exit, await_free, begin, environment, order
 
 
 @pytest.fixture(params=["linux", "no cgroup", "as on a mac"])
-def placement(request: pytest.FixtureRequest, home: Path) -> Iterator[LocalPlacement]:
+def placement(
+    request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LocalPlacement]:
+    if request.param == "as on a mac":
+        monkeypatch.setattr(local, "_OFD", False)
+        monkeypatch.setattr(LocalPlacement, "_own_locks", threading.Lock())
     without = {
         "linux": frozenset[str](),
         "no cgroup": placements.NO_CGROUP,
