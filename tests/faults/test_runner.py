@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from headcount.domain.errors import PlacementFailed
 from headcount.domain.model import LockState, Presence, RunKey, Seen, Started
 from headcount.runtimes import program
 from headcount.runtimes.local import LocalPlacement
-from tests.support import forks, leftovers, placements, waiting
+from tests.support import forks, leftovers, needs, placements, waiting
 from tests.support.placements import (
     AS_ON_A_MAC,
     NO_CGROUP,
@@ -117,7 +118,7 @@ def test_a_clean_run_leaves_no_cgroup(placement: LocalPlacement, home: Path) -> 
     seen, _ = begin(placement, home, ("/bin/true",))
     await_free(placement, seen)
     if seen.start is None or seen.start.cgroup is None:
-        pytest.skip("no cgroup can be made here")
+        needs.lacking("no cgroup can be made")
     assert not os.path.exists(seen.start.cgroup)
 
 
@@ -469,3 +470,38 @@ def test_a_reaping_daemon_keeps_its_own_lock(placement: LocalPlacement, home: Pa
         assert forks.together(1, lambda _: system.lock_holder(os.fspath(home / "daemon.lock"))) == [
             os.getpid()
         ]
+
+
+def test_a_runner_that_was_stopped_takes_a_stop(placement: LocalPlacement, home: Path) -> None:
+    seen, started = begin(placement, home)
+    os.kill(started.runner.pid, signal.SIGSTOP)
+    assert placement.look_at(seen.key, seen.path).lock is LockState.HELD
+    assert placement.signal_stop(seen.key, seen.path, grace=1)
+    assert await_exit(placement, seen).stopped
+
+
+@pytest.mark.parametrize("moment", range(16))
+def test_a_runner_killed_at_any_moment_leaves_what_can_be_settled(
+    placement: LocalPlacement, home: Path, tmp_path: Path, moment: int
+) -> None:
+    """Either nothing was started, and the run can be made void; or its tree is found and ended."""
+    pids = tmp_path / "pids"
+    made = order(placement, awkward("daemonises", pids))
+    path = placement.prepare(made)
+    with begun_by_hand(path) as runner:
+        assert runner.stdin is not None
+        assert runner.stdout is not None
+        runner.stdin.write(placement._message(path, environment(home, made.key)))
+        runner.stdin.flush()
+        select.select([runner.stdout], [], [], 0.003 * moment)
+        runner.kill()
+    seen = await_free(placement, placement.look_at(made.key, path))
+    assert seen.exit is None
+    if seen.start is None:
+        assert placement.void(made.key, path, reason="its runner died").void is not None
+    else:
+        assert placement.reap(seen) == ()
+    waiting.until(
+        lambda: not leftovers.processes_under(pids), what="the waiting child has ended with its runner"
+    )
+    assert noted(pids) == set()

@@ -48,8 +48,8 @@ _KEEP_STARTS: Final = 4096
 class LocalPlacement:
     """Starts runners on this machine and says what became of them.
 
-    `without` turns capabilities of the system off, as on a system that lacks them: proc, prctl, cgroup,
-    fallocate. `runner_env` is what the runner's own Python needs to start, usually nothing.
+    `without` turns capabilities of the system off, as on a system that lacks them: proc, prctl, cgroup.
+    `runner_env` is what the runner's own Python needs to start, usually nothing.
     """
 
     # of the process, not of one placement: who starts a runner is its parent until one of both ends
@@ -345,12 +345,20 @@ class LocalPlacement:
         try:
             os.write(fd, line)
         except BlockingIOError:
-            return True  # full of requests: the runner has enough to read, and the stop file
+            pass  # full of requests: the runner has enough to read, and the stop file
         except OSError:
             return False
         finally:
             os.close(fd)
+        self._wake(path)
         return True
+
+    def _wake(self, path: str) -> None:
+        """Let a runner that somebody has stopped (SIGSTOP) go on, or it could not act on a request."""
+        with contextlib.suppress(OSError):
+            _, pid = self._probe(path)
+            if pid is not None:
+                os.kill(pid, signal.SIGCONT)
 
     def reap(self, seen: Seen) -> Sequence[int] | None:
         again = self.look_at(seen.key, seen.path)

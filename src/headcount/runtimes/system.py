@@ -106,8 +106,13 @@ def proc_table() -> dict[int, Proc]:
     """Return the process table from /proc."""
     table = {}
     for name in posix.listdir("/proc"):
-        if name.isdigit() and (found := proc_stat(int(name))) is not None:
-            table[found.pid] = found
+        if name.isdigit():
+            try:
+                found = proc_stat(int(name))
+            except OSError:
+                continue  # another user's, where /proc hides those
+            if found is not None:
+                table[found.pid] = found
     return table
 
 

@@ -95,19 +95,20 @@ class Tree:
             pid = queue.pop()
             if pid in spared or system.is_runner(pid, self.lock):
                 continue
-            state = system.proc_stat(pid)
-            if state is None:
-                continue
-            if not state.dead:
-                found.append(pid)
             try:
+                state = system.proc_stat(pid)
+                if state is not None and not state.dead:
+                    found.append(pid)
                 queue += system.proc_children(pid)
-            except FileNotFoundError:
-                continue  # it ended meanwhile; its children come to us
+            except OSError:
+                continue  # it ended meanwhile, and its children come to us; or it is another user's
         return found
 
     def _sweep(self, spared: set[int]) -> list[int]:
-        table = system.proc_table() if self.proc else system.ps_table()
+        try:
+            table = system.proc_table() if self.proc else system.ps_table()
+        except OSError:  # no process is left for `ps`, perhaps because of ours
+            return list(self.known) or [self.agent]
         spared |= {pid for pid in table if self.proc and system.is_runner(pid, self.lock)}
         known = {
             pid for pid, ticks in self.known.items() if pid in table and system.same(table[pid].ticks, ticks)
