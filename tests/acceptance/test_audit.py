@@ -16,7 +16,6 @@ from headcount.doors.audit.checks import CHECKS
 
 SOURCE = Path(headcount.__file__).parent
 Edit = tuple[str, str, str]
-CAS = " WHERE agent_id = :agent_id AND n = :n"
 
 SABOTAGE: dict[str, list[Edit]] = {
     "file locking": [
@@ -56,10 +55,10 @@ SABOTAGE: dict[str, list[Edit]] = {
     "live concurrent spawn": [("services/deploy.py", "pid=run.process.pid if", "pid=run.process.pid + 1 if")],
     "race simulation": [
         (
-            "store/sql/runs.sql",
-            f"process_boot = :process_boot\n{CAS} AND state IN (:from_1, :from_2, :from_3)",
-            f"process_boot = :process_boot\n{CAS}",
-        )
+            "domain/plan.py",
+            "return Void(seen) if seen.deployer is Presence.DEAD else None",
+            "return Void(seen)",
+        ),
     ],
     "failure injection": [
         ("domain/plan.py", "return Adopt(row, seen.start) if adoptable", "return None if adoptable"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from headcount.domain.environment import select
@@ -86,10 +86,10 @@ def _start(job: Job) -> Started:
         env = {**env, **launch.env, **_contract(job, env)}
         return context.placement.start(row.key, row.path, env=env, timeout=context.settings.start_timeout)
     except HeadcountError as error:
-        undo(context, row, error.message)
+        _refuse_if_stopped(undo(context, row, error.message))
         raise
     except OSError as error:
-        undo(context, row, str(error))
+        _refuse_if_stopped(undo(context, row, str(error)))
         raise PlacementFailed(
             f"the agent could not be started: {error}", hint="see 'headcount doctor'"
         ) from error
@@ -212,8 +212,8 @@ def _contract(job: Job, env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def undo(context: Context, row: LiveRun, reason: str) -> None:
-    """Make sure that a run whose start failed does not run, and record why.
+def undo(context: Context, row: LiveRun, reason: str) -> Run:
+    """Make sure that a run whose start failed does not run, record why, and return it as it is then.
 
     A runner that was too slow to answer keeps its row until its exit record is there. If the registry
     cannot be written, the next headcount of this process, or after its end, does the rest.
@@ -222,9 +222,9 @@ def undo(context: Context, row: LiveRun, reason: str) -> None:
     found = context.placement.void(row.key, row.path, reason=reason)
     if found.lock is LockState.HELD:
         context.placement.signal_stop(row.key, row.path, grace=0.0)
-        _mark_stopping(context, row, reason)
+        run = _mark_stopping(context, row, reason)
         context.given_up.discard(row.key)
-        return
+        return run
     with context.registry.write("undo deploy") as tx:
         now = context.clock.now()
         for current in (each for each in tx.runs.live() if each.key == row.key):
@@ -232,13 +232,28 @@ def undo(context: Context, row: LiveRun, reason: str) -> None:
                 settle.end(context, tx, current, found.exit, now=now)
             else:
                 settle.start_failed(tx, current, reason, now=now)
+        run = rights.existing(tx, row.key.agent_id, row.key.n)
     context.given_up.discard(row.key)
     context.placement.unmark(row.key)
+    return run
 
 
-def _mark_stopping(context: Context, row: LiveRun, reason: str) -> None:
+def _mark_stopping(context: Context, row: LiveRun, reason: str) -> Run:
     with context.registry.write("undo deploy") as tx:
         stop.mark(context, tx, row.key, row.task_id, reason, by="headcount")
+        return rights.existing(tx, row.key.agent_id, row.key.n)
+
+
+def _refuse_if_stopped(run: Run) -> None:
+    """Raise Refused if a stop or halt came while the run was being deployed."""
+    if run.outcome is Outcome.STOPPED:
+        raise Refused(
+            f"agent {run.key.agent_id} was stopped while it was being deployed",
+            code="stopped_meanwhile",
+            limit="intent",
+            holders=[run.key.agent_id],
+            hint=run.stop_reason or "",
+        )
 
 
 def _confirm(job: Job, started: Started) -> Deployed:
@@ -252,16 +267,11 @@ def _confirm(job: Job, started: Started) -> Deployed:
     except BaseException:
         context.given_up.add(row.key)  # it runs: the next headcount adopts it
         raise
-    if not confirmed and (run.state is State.STOPPING or run.outcome is Outcome.STOPPED):
-        if run.live:
-            stop.end(context, run, grace=0.0)
-        raise Refused(
-            f"agent {row.key.agent_id} was stopped while it was being deployed",
-            code="stopped_meanwhile",
-            limit="intent",
-            holders=[row.key.agent_id],
-            hint=run.stop_reason or "",
-        )
+    if run.state is State.STOPPING:
+        stop.end(context, run, grace=0.0)
+        run = replace(run, outcome=Outcome.STOPPED)
+    if not confirmed:
+        _refuse_if_stopped(run)
     if run.live:
         context.views.show(row.key, row.path, runner_pid=started.runner.pid, renders=job.harness.renders)
     return answer(context, run, left=job.admitted.task.max_depth - job.admitted.depth)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from headcount.domain.errors import Refused
+from headcount.domain.errors import HeadcountError, Refused
 from headcount.domain.lifecycle import Outcome
 from headcount.domain.model import LockState, Message, RunKey, Started, Task, TaskContext, TaskState
 from headcount.services import settle, stop
@@ -61,7 +61,7 @@ def _fill(context: Context, tx: Tx, tally: Tally) -> None:
             continue
         try:
             _restore(context, tx, tally, path, order)
-        except (KeyError, TypeError, ValueError) as error:
+        except (HeadcountError, KeyError, TypeError, ValueError) as error:
             tally.lost.append(f"{path}: {error!r}")
     tx.events.add(
         "registry_rebuilt",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -132,17 +133,19 @@ def halt(context: Context, *, reason: str) -> Halted:
         NotAllowed: an agent asks.
     """
     person_only(context)
-    _raise_flag(context, reason)
-    note = ""
+    notes = [_raise_flag(context, reason)]
+    runs: list[Run] | None = None
     try:
         runs = _intend_all(context, reason or "halt")
     except HeadcountError as error:
-        runs = []
-        note = f"the registry could not be written ({error.message}); runs were killed by their directories"
-    marked = [(each.key, each.path) for each in context.placement.look()]
-    for key, path in marked:
-        context.placement.signal_stop(key, path, grace=0.0)
-    return Halted(True, _end_all(context, runs), note)
+        notes.append(
+            f"the registry could not be written ({error.message}); runs were killed by their directories"
+        )
+    marked = {each.key: each for each in context.placement.look()}
+    for key, seen in marked.items():
+        context.placement.signal_stop(key, seen.path, grace=0.0)
+    ended = _end_unrecorded(context, marked.values()) if runs is None else _end_all(context, runs)
+    return Halted(True, ended, "; ".join(filter(None, notes)))
 
 
 def person_only(context: Context) -> None:
@@ -151,13 +154,20 @@ def person_only(context: Context) -> None:
         raise NotAllowed("only a person may halt the fleet or lift a halt")
 
 
-def _raise_flag(context: Context, reason: str) -> None:
-    flag = os.open(context.home.halted, os.O_WRONLY | os.O_CREAT, 0o600)
+def _raise_flag(context: Context, reason: str) -> str:
+    """Let deploys be refused from now on; return what is to be said if that could not be done. The file
+    counts, not the words in it: for those a full disk may have no room."""
     try:
-        os.write(flag, (reason[:500] + "\n").encode())
-        os.fsync(flag)
+        flag = os.open(context.home.halted, os.O_WRONLY | os.O_CREAT, 0o600)
+    except OSError as error:
+        return f"new deploys are not refused: {context.home.halted} cannot be written ({error.strerror})"
+    try:
+        with contextlib.suppress(OSError):
+            os.write(flag, (reason[:500] + "\n").encode())
+            os.fsync(flag)
     finally:
         os.close(flag)
+    return ""
 
 
 def _intend_all(context: Context, reason: str) -> list[Run]:
@@ -175,6 +185,28 @@ def _end_all(context: Context, runs: Sequence[Run]) -> tuple[Stopped, ...]:
         return ()
     with ThreadPoolExecutor(max_workers=min(16, len(runs))) as pool:
         return tuple(pool.map(lambda run: end(context, run, grace=0.0), runs))
+
+
+def _end_unrecorded(context: Context, marked: Iterable[Seen]) -> tuple[Stopped, ...]:
+    """Wait for runs that were told to end, where no row can be written; say what their directories say."""
+    return tuple(_unrecorded(context, each) for each in marked)
+
+
+def _unrecorded(context: Context, marked: Seen) -> Stopped:
+    seen = until_over(context, marked.key, marked.path, grace=0.0)
+    looked = settle.refine(context, {seen.key: seen}, act=True)
+    found, over = seen.exit, seen.lock is LockState.FREE
+    return Stopped(
+        agent_id=seen.key.agent_id,
+        run=seen.key.n,
+        state=(State.ENDED if found or seen.void else State.LOST if over else State.STOPPING).value,
+        outcome=None,
+        exit_code=found.code if found else None,
+        signal=found.signal if found else None,
+        survivors=found.survivors if found else looked.reaped.get(seen.key, ()),
+        was_live=True,
+        note="its end is recorded by the next headcount" if over else STILL_ENDING,
+    )
 
 
 def release(context: Context) -> Halted:
