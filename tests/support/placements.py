@@ -41,6 +41,7 @@ def kill_all(placement: LocalPlacement) -> None:
         ended = await_free(placement, seen)
         if ended.start and not ended.exit:
             placement.reap(ended)
+        placement.unmark(seen.key)
 
 
 def order(placement: LocalPlacement, argv: tuple[str, ...], n: int = 1, **changes: Any) -> Order:

@@ -191,7 +191,7 @@ class LocalPlacement:
             (b"cap", b"%d" % order.output_cap),
             (b"boot", self._table.boot_id.encode()),
             (b"home", os.fsencode(self._root)),
-            (b"leaf", os.fsencode(f"{order.key}-{self._tag}")),
+            (b"leaf", os.fsencode(self._leaf(order.key))),
             (b"end", b""),
         ]
         parts = [part for pair in fields for part in pair]
@@ -385,6 +385,13 @@ class LocalPlacement:
     def unmark(self, key: RunKey) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._live}/{key}")
+        for base in self._cgroups:
+            with contextlib.suppress(OSError):
+                os.rmdir(f"{base}/{self._leaf(key)}")  # of a runner that was killed before it could say so
+
+    def _leaf(self, key: RunKey) -> str:
+        """Return the name of a run's cgroup, which no run of another home has."""
+        return f"{key}-{self._tag}"
 
     # reading
 
