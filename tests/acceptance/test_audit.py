@@ -54,11 +54,7 @@ SABOTAGE: dict[str, list[Edit]] = {
     ],
     "live concurrent spawn": [("services/deploy.py", "pid=run.process.pid if", "pid=run.process.pid + 1 if")],
     "race simulation": [
-        (
-            "domain/plan.py",
-            "return Void(seen) if seen.deployer is Presence.DEAD else None",
-            "return Void(seen)",
-        ),
+        ("services/stop.py", "    context.placement.signal_stop(run.key, run.path, grace=grace)\n", ""),
     ],
     "failure injection": [
         ("domain/plan.py", "return Adopt(row, seen.start) if adoptable", "return None if adoptable"),
