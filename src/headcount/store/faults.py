@@ -10,6 +10,8 @@ from headcount.domain.errors import Infrastructure
 
 _CORRUPTION: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+_NO_ROOM: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE})
+"""Said of a full disk by whoever opens the registry first: there is no room for what the log shares."""
 _MACHINE: Final = {
     sqlite3.SQLITE_FULL: ("the disk is full", "make room ('headcount gc' proposes what can go)"),
     sqlite3.SQLITE_IOERR: ("the disk failed", "look at the system's log and at the disk's free space"),
@@ -39,7 +41,8 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 def machine_fault(error: sqlite3.Error, path: Path) -> Infrastructure | None:
     """Return the error for a fault of the disk, of rights or of memory; None if it is another."""
-    known = _MACHINE.get(primary_code(error))
+    full = getattr(error, "sqlite_errorcode", 0) in _NO_ROOM
+    known = _MACHINE.get(sqlite3.SQLITE_FULL if full else primary_code(error))
     if known is None:
         return None
     what, hint = known
