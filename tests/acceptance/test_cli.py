@@ -158,7 +158,8 @@ def test_a_child_stands_below_its_parent(task: str) -> None:
     assert [line.split("  ")[0] for line in lines[:1]] == [task]
     assert lines[1].startswith(f"└─ {parent}")
     assert lines[2].startswith(f"   └─ {child['agent_id']}")
-    assert lines[-1] == "2 live"
+    assert lines[-1].startswith("2 live, held by ")
+    assert "subreaper" in lines[-1]
     assert max(map(len, lines)) <= 80
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from headcount.doors.cli import edge
 from headcount.doors.cli.commands import COMMANDS, overview
 from headcount.doors.cli.reference import page
 from headcount.doors.cli.root import root
@@ -151,3 +152,38 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 def test_the_reference_page_is_current() -> None:
     """`python -m headcount.doors.cli.reference > docs/cli.md` makes it so."""
     assert Path("docs/cli.md").read_text() == page()
+
+
+@pytest.mark.parametrize(("to", "code", "said"), [
+    ("/dev/full", 5, "headcount: the answer could not be written: No space left on device\n"),
+    ("&-", 0, ""),
+])  # fmt: skip
+def test_an_answer_that_cannot_be_written_is_no_traceback(to: str, code: int, said: str) -> None:
+    line = f"{sys.executable} -m headcount version >{to}"
+    ran = subprocess.run(
+        ["sh", "-c", line], capture_output=True, text=True, env=environment(), timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (code, said)
+
+
+def test_a_command_without_dashes_is_told_where_it_goes() -> None:
+    ran = headcount("deploy", "task-0000000000000000", "--role", "builder", "make")
+    assert ran.code == 2
+    assert "A command to run goes behind --." in ran.err
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_an_unexpected_error_is_told_and_its_place_on_request(
+    debug: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: click.Context) -> None:
+        raise ZeroDivisionError("no way")
+
+    monkeypatch.setattr(root, "invoke", broken)
+    monkeypatch.setenv("HEADCOUNT_DEBUG", debug)
+    assert edge.run(["version"]) == 5
+    said = capsys.readouterr().err
+    assert (
+        "headcount: this should not have happened: ZeroDivisionError: no way\n  set HEADCOUNT_DEBUG=1" in said
+    )
+    assert ("Traceback" in said) == (debug == "1")

@@ -59,7 +59,12 @@ class WithCommand(click.Command):
             at = args.index("--")
             own, behind = args[:at], args[at + 1 :]
         ctx.params["command"] = tuple(behind)
-        return super().parse_args(ctx, own)
+        try:
+            return super().parse_args(ctx, own)
+        except click.UsageError as error:
+            if "unexpected extra argument" not in error.message:
+                raise
+            raise click.UsageError(f"{error.message} A command to run goes behind --.", ctx) from error
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- CMD ARG...]"]

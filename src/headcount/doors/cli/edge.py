@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -15,6 +16,9 @@ from headcount.doors.cli import terminal
 from headcount.doors.cli.edge_names import COMPLETE_VARIABLE
 from headcount.doors.cli.root import root
 
+_OF_OUTPUT: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EIO})
+"""What writing to stdout fails with; these errors name no file."""
+
 EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
 """As a program that SIGINT or SIGPIPE killed is seen by a shell."""
@@ -25,9 +29,15 @@ def run(argv: Sequence[str]) -> int:
     terminal.prepare()
     try:
         code = _complete() if COMPLETE_VARIABLE in os.environ else _invoke(argv)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller: nobody wants to hear
+            sys.stdout.flush()
     except BrokenPipeError:
-        return _quiet()
+        _hush()
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        _hush()
+        print(f"headcount: the answer could not be written: {error.strerror}", file=sys.stderr)
+        return EXIT_INFRASTRUCTURE
     return code
 
 
@@ -45,8 +55,10 @@ def _invoke(argv: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         print(file=sys.stderr)  # behind the terminal's own ^C
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        raise
+    except OSError as error:
+        if error.filename is None and error.errno in _OF_OUTPUT:
+            raise
+        return _unexpected(error, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the door: nobody else can say what happened
         return _unexpected(error, as_json=as_json)
     return code if isinstance(code, int) else EXIT_DONE
@@ -80,7 +92,8 @@ def _failed(facts: Mapping[str, Any], code: int, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"error": facts}))
         return code
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     print(f"headcount: {facts['message']}", file=sys.stderr)
     for holder in facts.get("holders", ())[:5]:
         print(f"  held by {holder}", file=sys.stderr)
@@ -102,9 +115,8 @@ def _unexpected(error: Exception, *, as_json: bool) -> int:
     return _failed(facts, EXIT_INFRASTRUCTURE, as_json=as_json)
 
 
-def _quiet() -> int:
-    """Whoever read our output has gone: nothing more can be said, not even at the interpreter's end."""
+def _hush() -> None:
+    """Our output goes nowhere: nothing more is written to it, not even at the interpreter's end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
-    return EXIT_BROKEN_PIPE

@@ -9,7 +9,13 @@ def main() -> int:
     `headcount mcp` is the stdlib-only bridge: many of them live as long as their client, so click and
     what stands behind it are not loaded for it. Neither are they for the first thing that anybody types.
     """
-    argv = sys.argv[1:]
+    try:
+        return _dispatched(sys.argv[1:])
+    except KeyboardInterrupt:  # before the edge stands
+        return 130
+
+
+def _dispatched(argv: list[str]) -> int:
     if argv[:1] == ["mcp"] and not {"-h", "--help"}.intersection(argv):
         from headcount.doors.mcp import bridge
 

@@ -11,6 +11,7 @@ from headcount.doors.cli import fleet as fleets
 from headcount.doors.cli import terminal, tree
 from headcount.doors.cli.complete import complete_task
 from headcount.doors.cli.show import json_option, show
+from headcount.doors.cli.text import fit
 
 if TYPE_CHECKING:
     from headcount.api import Headcount
@@ -48,7 +49,7 @@ def picture(fleet: Headcount, agents: Sequence[AgentFacts], *, ended: bool) -> l
         return ["no agents" if ended else "no live agents ('headcount ps --all' shows ended ones)"]
     about = _descriptions(fleet, {each.task_id for each in agents})
     drawn = tree.draw(agents, now=terminal.now(), width=terminal.width(), tasks=about)
-    return [*drawn, tree.totals(agents)]
+    return [*drawn, fit(tree.totals(agents) + tree.layers(agents), terminal.width())]
 
 
 def _descriptions(fleet: Headcount, wanted: set[str]) -> dict[str, str]:

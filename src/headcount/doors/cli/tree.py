@@ -60,6 +60,12 @@ def totals(agents: Sequence[AgentFacts]) -> str:
     return count
 
 
+def layers(agents: Sequence[AgentFacts]) -> str:
+    """Return what holds the live agents' processes together."""
+    names = sorted({name for each in agents if live(each) for name in each.layers})
+    return f", held by {', '.join(names)}" if names else ""
+
+
 def _by_task(agents: Sequence[AgentFacts]) -> dict[str, list[AgentFacts]]:
     groups: dict[str, list[AgentFacts]] = {}
     for each in agents:
