@@ -58,6 +58,24 @@ def test_the_fleet_fails_if_one_agent_does() -> None:
     assert ran.facts["answers"].keys() == {each["agent_id"] for each in ran.facts["agents"]}
 
 
+def test_what_a_failed_agent_complained_of_is_shown() -> None:
+    ran = headcount("run", "--", "sh", "-c", "echo some; echo no such luck >&2; exit 3")
+    assert (ran.code, ran.out) == (1, "some\n")
+    assert "no such luck\n" in ran.err
+    assert "failed: exit code 3" in ran.err
+
+
+def test_a_stream_for_programs_is_shown_for_people() -> None:
+    ran = headcount("run", '[{"say": "hello"}, {"run": "echo ran"}]', "--harness", "script")
+    assert ran.code == 0
+    assert ran.out.splitlines()[1:] == ["hello", '> run "echo ran"', "< ran", "= exit code 0, 0 failed"]
+    (agent,) = agents("--all")
+    assert output(agent) == ran.out
+    assert headcount("logs", agent["agent_id"], "--raw").out.startswith('{"type": "session"')
+    assert headcount("logs", agent["agent_id"], "--tail", "1").out == "= exit code 0, 0 failed\n"
+    assert "last text: hello" in headcount("logs", agent["agent_id"], "--format", "summary").out
+
+
 def test_time_that_runs_out_stops_the_agents() -> None:
     ran = headcount("run", "--timeout", "300ms", "--", "sleep", "600")
     assert ran.code == 6

@@ -79,11 +79,11 @@ class Source:
         fleet: Headcount,
         agent_id: str,
         *,
-        raw: bool,
-        stderr: bool,
-        filter: str | None,
-        format: str | None,
-        run: int | None,
+        raw: bool = False,
+        stderr: bool = False,
+        filter: str | None = None,
+        format: str | None = None,
+        run: int | None = None,
     ) -> None:
         self._fleet = fleet
         self._agent_id = agent_id
@@ -107,14 +107,17 @@ class Source:
         if cursor is None and not one_page:
             cursor = 0
         while True:
-            over = (
-                not follow or self._over()
-            )  # before the look, so that nothing written before the end is missed
+            # before the look, so that nothing written before the end is missed
+            over = not follow or self._over()
             page = self.page(cursor=cursor, tail=tail if cursor is None else None)
             yield self._shown(page.text)
             cursor = page.next_cursor
             if not page.more and over:
                 return
+
+    def end(self) -> str:
+        """Return the end of the output, of one page."""
+        return self._shown(self.page(cursor=None).text)
 
     def _over(self) -> bool:
         return self._fleet.wait_for_agents([self._agent_id], timeout=_STEP).done

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from headcount.doors.cli.logs import Source
+
 if TYPE_CHECKING:
     from headcount.api import Headcount
     from headcount.services.answers import AgentFacts
 
-_MOST: Final = 64_000
-"""Bytes of an answer; the whole output is a 'headcount logs' away."""
+_COMPLAINT_LINES: Final = 20
 
 
 def last_words(fleet: Headcount, agent: AgentFacts) -> str:
-    """Return the harness's final answer, or where it knows none the end of the output."""
+    """Return the harness's final answer, or where it knows none the readable end of the output."""
     text = (agent.result or {}).get("text")
     if isinstance(text, str) and text.strip():
         return text
-    return fleet.get_agent_output(agent.agent_id, format="text", max_bytes=_MOST).text
+    return Source(fleet, agent.agent_id).end()
+
+
+def complaint(fleet: Headcount, agent: AgentFacts) -> str:
+    """Return the last lines that an agent which did not complete wrote to its stderr."""
+    if agent.outcome == "completed":
+        return ""
+    said = fleet.get_agent_output(agent.agent_id, stream="stderr", tail=_COMPLAINT_LINES)
+    return said.text

@@ -13,7 +13,7 @@ from headcount.doors.cli import fleet as fleets
 from headcount.doors.cli import tree
 from headcount.doors.cli.arguments import Span, WithCommand, harness_options, harness_or_default, prompt_of
 from headcount.doors.cli.complete import complete_task
-from headcount.doors.cli.result import last_words
+from headcount.doors.cli.result import complaint, last_words
 from headcount.doors.cli.show import json_option, show
 from headcount.doors.cli.text import harmless, paint
 from headcount.doors.cli.watch import Interrupted, Watch, change, shown
@@ -187,5 +187,7 @@ def _answer(fleet: Headcount, watch: Watch, code: int, *, as_json: bool) -> None
         if len(words) > 1:
             print(paint(f"== {each.agent_id}: {change(each)}", "bold"))
         if words[each.agent_id]:
-            print(harmless(words[each.agent_id].rstrip("\n"), lines=True))
+            print(harmless(words[each.agent_id].rstrip("\n"), lines=True), flush=True)
+        if said := complaint(fleet, each):
+            print(harmless(said.rstrip("\n"), lines=True), file=sys.stderr)
     print(f"{tree.totals(agents)}; see 'headcount status {watch.task_id}'", file=sys.stderr)
