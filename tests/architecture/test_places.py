@@ -183,8 +183,7 @@ RULES = (
             Place("bootstrap.py", "the composition root picks them"),
             Place("runtimes/*", "their own package"),
             Place("harnesses/*", "their own package"),
-            Place("daemon/watch.py", "watches the files of local runs, so it knows how they are read"),
-            Place("daemon/transcripts.py", "writes the transcripts of local runs"),
+            Place("daemon/*", "watches the files of local runs and writes their transcripts"),
         ),
     ),
     Rule(

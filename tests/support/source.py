@@ -44,8 +44,25 @@ def tree(file: str, root: Path = PACKAGE) -> ast.Module:
     return ast.parse((root / file).read_text(), file)
 
 
-def imports(file: str, root: Path = PACKAGE) -> Iterator[Use]:
-    """Yield all imports: as `a.b` for `import a.b`, as `a.b.c` for `from a.b import c`."""
+@cache
+def imports(file: str, root: Path = PACKAGE) -> tuple[Use, ...]:
+    """Return all imports: as `a.b` for `import a.b`, as `a.b.c` for `from a.b import c`."""
+    return tuple(_imports(file, root))
+
+
+@cache
+def names(file: str, root: Path = PACKAGE) -> tuple[Use, ...]:
+    """Return each use of an imported or built-in name, under the name it has at home."""
+    return tuple(_names(file, root))
+
+
+@cache
+def texts(file: str, root: Path = PACKAGE) -> tuple[Use, ...]:
+    """Return each string that is not a docstring, f-strings by their constant parts."""
+    return tuple(_texts(file, root))
+
+
+def _imports(file: str, root: Path) -> Iterator[Use]:
     for node in ast.walk(tree(file, root)):
         if isinstance(node, ast.Import):
             yield from (Use(file, node.lineno, alias.name) for alias in node.names)
@@ -53,8 +70,7 @@ def imports(file: str, root: Path = PACKAGE) -> Iterator[Use]:
             yield from (Use(file, node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 
-def names(file: str, root: Path = PACKAGE) -> Iterator[Use]:
-    """Yield each use of an imported or built-in name, under the name it has at home."""
+def _names(file: str, root: Path) -> Iterator[Use]:
     known = dict(_aliases(file, root))
     for node in ast.walk(tree(file, root)):
         if isinstance(node, ast.Name | ast.Attribute):
@@ -65,8 +81,7 @@ def names(file: str, root: Path = PACKAGE) -> Iterator[Use]:
                 yield Use(file, node.lineno, f"{home}.{rest}" if rest else home)
 
 
-def texts(file: str, root: Path = PACKAGE) -> Iterator[Use]:
-    """Yield each string that is not a docstring, f-strings by their constant parts."""
+def _texts(file: str, root: Path) -> Iterator[Use]:
     docs = {
         id(node.body[0].value)
         for node in ast.walk(tree(file, root))
