@@ -15,6 +15,7 @@ import pytest
 from headcount import Headcount
 from headcount.config import Home
 from headcount.daemon import lock, start
+from headcount.daemon.watch import Watch
 from tests.support import daemons
 from tests.support.daemons import Bridge, daemon
 from tests.support.fleets import alive, fleet, new_task, sleeper
@@ -99,6 +100,58 @@ def test_an_end_is_recorded_without_anybody_asking(home: Path, tmp_path: Path) -
             late.append(time.monotonic() - gone)
         print(f"seconds from the end of the process to the row: {sorted(round(each, 4) for each in late)}")
         assert sorted(late)[2] < 0.5
+
+
+@pytest.mark.parametrize("pushed", [True, False])
+def test_it_follows_runs_whether_the_kernel_tells_it_or_not(home: Path, tmp_path: Path, pushed: bool) -> None:
+    with fleet(home, headcount_every=600.0) as opened:
+        watch = Watch(opened.context, Idle(), pushed=pushed)
+        watch.begin()
+        try:
+            task = new_task(opened, tmp_path)
+            short = opened.deploy(task, role="short", harness="command", command=["/bin/true"])
+            until(lambda: state_of(opened, short.agent_id) == "ended", what="a short run has ended")
+            long = sleeper(opened, task)
+            assert long.pid is not None
+            os.kill(long.pid, signal.SIGKILL)
+            until(lambda: state_of(opened, long.agent_id) == "ended", what="a killed one has ended")
+            assert watch.counters()["failures"] == 0
+        finally:
+            watch.end()
+
+
+class Idle:
+    """A lock that nobody has."""
+
+    def keep(self) -> None:
+        return
+
+
+def test_the_transcript_of_a_stream_is_written_as_it_comes(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "go").touch()
+    said = {
+        "type": "assistant",
+        "message": {"role": "assistant", "content": [{"type": "text", "text": "I look."}]},
+    }
+    script = tmp_path / "claude"
+    script.write_text(
+        f"#!/bin/sh\necho '{json.dumps(said)}'\nwhile [ -e {tmp_path}/go ]; do sleep 0.05; done\n"
+        f"echo '{json.dumps(said).replace('I look.', 'I am done.')}'\n"
+    )
+    script.chmod(0o755)
+    env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    with daemon(home), Bridge(home, env=env) as bridge:
+        task = bridge.call("create_task", description="x", project=str(tmp_path))["task_id"]
+        made = bridge.call("deploy_headless_agent", task_id=task, agent_type="reader", prompt="look")
+        (run,) = (home / "live").iterdir()
+        transcript = run.resolve() / "transcript"
+        until(
+            lambda: transcript.exists() and "I look." in transcript.read_text(),
+            what="what it said can be read",
+        )
+        (tmp_path / "go").unlink()
+        bridge.call("wait_for_agents", agent_ids=[made["agent_id"]])
+        until(lambda: "I am done." in transcript.read_text(), what="its last words can be read")
 
 
 def test_a_runner_that_is_killed_is_noticed_and_its_tree_ended(home: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from headcount.daemon import lock
+from headcount.domain.errors import Infrastructure
 
 OUR_CONTRACT = ("AGENT_ID", "RUN", "TASK_ID", "TOKEN", "SOCKET")
 """Variables of an agent: a daemon that has one of these would take itself for that agent."""
@@ -62,7 +63,11 @@ def ensure(home: Place, environ: Mapping[str, str] | None = None) -> bool:
 
 def spawn(home: Place, environ: Mapping[str, str]) -> None:
     """Start a daemon in a session of its own. The shell between us and it exits at once, so that it is
-    nobody's child and leaves nobody a zombie."""
+    nobody's child and leaves nobody a zombie.
+
+    Raises:
+        Infrastructure: it cannot be started.
+    """
     script = 'exec "$@" &'
     argv = (
         "sh",
@@ -77,19 +82,25 @@ def spawn(home: Place, environ: Mapping[str, str]) -> None:
         os.fspath(home.root),
     )
     log = os.fspath(home.daemon_log)
-    pid = os.posix_spawn(
-        "/bin/sh",
-        argv,
-        scrubbed(environ),
-        file_actions=(
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ),
-        setsid=True,
-        setsigmask=(),
-        setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE),
-    )
+    try:
+        pid = os.posix_spawn(
+            "/bin/sh",
+            argv,
+            scrubbed(environ),
+            file_actions=(
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ),
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE),
+        )
+    except OSError as error:
+        raise Infrastructure(
+            f"the daemon cannot be started with its log in {log}: {error.strerror}",
+            hint="make that directory one that you can write to, or set HEADCOUNT_HOME",
+        ) from error
     os.waitpid(pid, 0)
 
 
