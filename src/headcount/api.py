@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from headcount.services import (
     agents,
@@ -61,7 +61,7 @@ class Headcount:
     def of(cls, context: Context) -> Headcount:
         """Return the fleet of a context that was made elsewhere: by the daemon, or with other parts."""
         made = cls.__new__(cls)
-        made._context = context
+        made._context = context  # noqa: SLF001  # its own
         return made
 
     @property
@@ -76,7 +76,7 @@ class Headcount:
         """Close the registry's connections; agents go on."""
         self._context.registry.close()
 
-    def __enter__(self) -> Headcount:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -47,7 +47,8 @@ statement = lambda sql: boundary(sql) if armed else None
 fleet = Headcount.of(bootstrap.context(home, settings, on_statement=statement))
 fleet.list_agents()                       # everything is imported, the registry is open
 armed = True
-fleet.deploy(task, role="builder", harness="command", command=["/bin/sh", "-c", "exec sleep 600"], prompt="work")
+command = ["/bin/sh", "-c", "exec sleep 600"]
+fleet.deploy(task, role="builder", harness="command", command=command, prompt="work")
 armed = False
 print(count)
 """

@@ -10,7 +10,7 @@ Found = TypeVar("Found")
 
 
 def until(condition: Callable[[], Found], *, what: str, patience: float = 15.0) -> Found:
-    """Return the first true value of `condition`; fail after `patience` seconds, saying `what` was awaited."""
+    """Return the first true value of `condition`; after `patience` seconds fail, naming what was awaited."""
     deadline = time.monotonic() + patience
     while True:
         found = condition()

@@ -1,4 +1,4 @@
-"""What the services ask of a placement and of a view. Each has one contract suite for all that implement it."""
+"""What the services ask of a placement and of a view. Each has one contract suite for all of its kind."""
 
 from __future__ import annotations
 

@@ -237,10 +237,13 @@ class Reported:
 class Problem:
     """One disagreement between the registry and the machine, and what a repair does about it."""
 
-    kind: str  # ghost, stray, unfinished, wrong_identity, view_missing, foreign_session, rowless, earlier_boot, unknown
+    # ghost, stray, unfinished, wrong_identity, view_missing, foreign_session, rowless, earlier_boot, unknown
+    kind: str
     subject: str
     detail: str
-    action: str  # what repair does: record_end, record_lost, reap, adopt, void, kill_stray, unmark, show_view, close_view, none
+    # what repair does: record_end, record_lost, reap, adopt, void, kill_stray, unmark, show_view, close_view,
+    # none
+    action: str
     agent_id: str | None = None
     run: int | None = None
     task_id: str | None = None

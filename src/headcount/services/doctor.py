@@ -64,7 +64,8 @@ def _safely(check: Callable[[Context], Check], context: Context) -> Check:
 
 def _count(health: Health) -> Check:
     differ = health.live_rows - health.live_runs
-    detail = f"Registry: {health.live_rows}, Running: {health.live_runs}, Tmux: {health.sessions_count}, Diff: {differ}"
+    detail = f"Registry: {health.live_rows}, Running: {health.live_runs}, "
+    detail += f"Tmux: {health.sessions_count}, Diff: {differ}"
     return Check("count", differ == 0, detail, "" if differ == 0 else "see 'headcount repair'")
 
 
