@@ -121,7 +121,7 @@ def agree(fleet: Headcount, task: str, made: list[list[object]]) -> None:
         each.agent_id: [each.agent_id, each.pid, each.runner_pid]
         for each in fleet.list_agents(task_id=task).agents
     }
-    assert sorted(rows.values()) == sorted(made)  # type: ignore[type-var]
+    assert sorted(rows.values()) == sorted(made)
     until(lambda: fleet.registry_health_check().healthy, what="views that are back", patience=30)
     health = fleet.registry_health_check()
     assert (health.live_rows, health.live_runs, health.sessions_count) == (AGENTS, AGENTS, AGENTS)

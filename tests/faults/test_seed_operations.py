@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def opened(home: Path) -> Iterator[Headcount]:
         yield made
 
 
-def crowd(opened: Headcount, code: str, **more: object) -> list[list[object]]:
+def crowd(opened: Headcount, code: str, **more: object) -> list[list[Any]]:
     """Run `code` in 30 processes at once and return the JSON lines that each said."""
     told = given(opened.context.home.root, settings={"machine_max_live": 100}, **more)
     return [[json.loads(line) for line in lines] for lines in at_once(code, CROWD, told)]
@@ -55,7 +56,7 @@ for n in range(20):
     said = crowd(opened, code, agent=agent.agent_id)
     numbers = [number for lines in said for number in lines]
     assert len(set(numbers)) == CROWD * 20
-    assert all(lines == sorted(lines) for lines in said)  # type: ignore[type-var]  # each is a number
+    assert all(lines == sorted(lines) for lines in said)
     with opened.context.registry.read() as tx:
         reports = tx.reports.page(task_id=task, after=0, limit=10_000)
     assert len(reports) == CROWD * 20
@@ -68,9 +69,9 @@ def test_atomic_add_agent(opened: Headcount, tmp_path: Path) -> None:
     """30 deploys at once leave 30 rows and 30 processes."""
     task = new_task(opened, tmp_path, max_live=40)
     made = [lines[-1] for lines in crowd(opened, SAFE_DEPLOY, task=task)]
-    assert all(agent for agent, _ in made)  # type: ignore[misc]
+    assert all(agent for agent, _ in made)
     rows = {each.agent_id: each.pid for each in opened.list_agents(task_id=task).agents}
-    assert rows == dict(made)  # type: ignore[arg-type]
+    assert rows == dict(made)
     assert all(alive(pid) for pid in rows.values())
 
 
@@ -81,7 +82,7 @@ def test_atomic_update_agent_status(opened: Headcount, tmp_path: Path) -> None:
     said = crowd(
         opened, 'x = fleet.stop_agent(given["agent"]); say([x.state, x.outcome])', agent=agent.agent_id
     )
-    assert {tuple(lines[-1]) for lines in said} == {("ended", "stopped")}  # type: ignore[arg-type]
+    assert {tuple(lines[-1]) for lines in said} == {("ended", "stopped")}
     kinds = Counter(event.kind for event in opened.read_events(agent_id=agent.agent_id).events)
     assert kinds == {"run_reserved": 1, "run_started": 1, "stop_asked": 1, "run_ended": 1}
 
@@ -99,7 +100,7 @@ say([status.counts["live"], sum(a.state in ("reserved", "running", "stopping") f
 """
     )
     for lines in crowd(opened, code, task=task):
-        counted, listed = lines[-1]  # type: ignore[misc]
+        counted, listed = lines[-1]
         assert counted == listed
     counts = opened.get_task_status(task).counts
     assert (counts["total"], counts["live"], counts["stopped"]) == (CROWD, CROWD // 2, CROWD // 2)
@@ -114,7 +115,7 @@ def test_atomic_mark_agents_completed(opened: Headcount, tmp_path: Path) -> None
     said = crowd(opened, 'say(fleet.get_task_status(given["task"]).counts)', task=task)
     for lines in said:
         counts = lines[-1]
-        assert (counts["live"], counts["completed"], counts["failed"]) == (0, 7, 13)  # type: ignore[index, call-overload]
+        assert (counts["live"], counts["completed"], counts["failed"]) == (0, 7, 13)
     kinds = Counter(event.kind for event in opened.read_events(task_id=task, limit=1000).events)
     assert kinds["run_ended"] == 20
 
@@ -128,14 +129,14 @@ def test_find_existing_agent(opened: Headcount, tmp_path: Path) -> None:
     """30 who ask for one role: one gets it, 29 are told who has it."""
     task = new_task(opened, tmp_path)
     made = [lines[-1] for lines in crowd(opened, SAFE_DEPLOY, task=task, role="builder")]
-    assert sum(1 for agent, _ in made if agent) == 1  # type: ignore[misc]
-    assert [code for agent, code in made if not agent] == ["duplicate_role"] * (CROWD - 1)  # type: ignore[misc]
+    assert sum(1 for agent, _ in made if agent) == 1
+    assert [code for agent, code in made if not agent] == ["duplicate_role"] * (CROWD - 1)
 
 
 def test_verify_agent_id_unique_and_generate_unique_agent_id(opened: Headcount, tmp_path: Path) -> None:
     """30 of one role in the same instant have 30 ids, which sort by time and are constraints, not luck."""
     task = new_task(opened, tmp_path, max_live=40)
-    made = [lines[-1][0] for lines in crowd(opened, SAFE_DEPLOY, task=task, role="builder", double=True)]  # type: ignore[index]
+    made = [lines[-1][0] for lines in crowd(opened, SAFE_DEPLOY, task=task, role="builder", double=True)]
     assert len({each for each in made if each}) == CROWD
 
 
@@ -160,10 +161,10 @@ def test_registry_health_check(opened: Headcount, tmp_path: Path) -> None:
         made = sleeper(opened, task, f"role{n}")
         if n % 2 and made.runner_pid:
             os.kill(made.runner_pid, 9)
-            until(lambda pid=made.runner_pid: not alive(pid), what="a dead runner")  # type: ignore[misc]
+            until(lambda pid=made.runner_pid: not alive(pid), what="a dead runner")
     last = opened.read_events().next_cursor
     said = crowd(opened, "h = fleet.registry_health_check(); say([h.healthy, len(h.ghosts), h.live_rows])")
-    assert {tuple(lines[-1]) for lines in said} == {(False, 3, 6)}  # type: ignore[arg-type]
+    assert {tuple(lines[-1]) for lines in said} == {(False, 3, 6)}
     assert opened.read_events().next_cursor == last
 
 
@@ -189,7 +190,7 @@ def test_cleanup_agent_resources(opened: Headcount, tmp_path: Path, home: Path) 
     made = [lines[0] for lines in crowd(opened, code, task=task, do=do)]
     assert live_runs(home) == []
     assert opened.registry_health_check().healthy
-    for agent_id, pid in made:  # type: ignore[misc]
-        assert not alive(pid)  # type: ignore[arg-type]
-        assert opened.get_agent_output(agent_id).text == "out\n"  # type: ignore[arg-type]
+    for agent_id, pid in made:
+        assert not alive(pid)
+        assert opened.get_agent_output(agent_id).text == "out\n"
     shutil.rmtree(tmp_path, ignore_errors=True)

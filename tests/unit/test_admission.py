@@ -62,7 +62,7 @@ def test_what_nothing_forbids_is_admitted_one_below_its_parent() -> None:
     assert check(replace(ASKED, parent=None), replace(FACTS, parent=None), MACHINE, LIMITS) == (TASK, 1)
 
 
-REFUSALS = {
+REFUSALS: dict[str, dict[str, object]] = {
     "halted": {"machine": replace(MACHINE, halted=True)},
     "task_not_open": {"facts": replace(FACTS, task=replace(TASK, state=TaskState.CLOSED))},
     "parent_unknown": {"facts": replace(FACTS, parent=None)},
