@@ -161,7 +161,7 @@ def test_registry_health_check(opened: Headcount, tmp_path: Path) -> None:
         made = sleeper(opened, task, f"role{n}")
         if n % 2 and made.runner_pid:
             os.kill(made.runner_pid, 9)
-            until(lambda pid=made.runner_pid: not alive(pid), what="a dead runner")
+            until(lambda pid=made.runner_pid: not alive(pid), what="a dead runner")  # type: ignore[misc]  # mypy infers no default
     last = opened.read_events().next_cursor
     said = crowd(opened, "h = fleet.registry_health_check(); say([h.healthy, len(h.ghosts), h.live_rows])")
     assert {tuple(lines[-1]) for lines in said} == {(False, 3, 6)}
