@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from headcount import config
 from headcount.client import DaemonClient
 from headcount.daemon import start as daemon
 from headcount.domain.environment import NEVER_PREFIXES, select
+from headcount.domain.errors import Infrastructure
 from headcount.domain.model import Caller
 from headcount.harnesses import catalogue
 from headcount.runtimes.base import Views
@@ -95,9 +97,11 @@ def context(
 
 
 def _ensure_daemon(home: config.Home, environ: Mapping[str, str], *, wanted: bool) -> None:
-    """Start the daemon if it is wanted and absent."""
+    """Start the daemon if it is wanted and absent. Nothing depends on it: where it cannot be started,
+    because the home cannot be written, the caller meets that himself."""
     if wanted:
-        daemon.ensure(home, environ)
+        with suppress(Infrastructure):
+            daemon.ensure(home, environ)
 
 
 def own_command() -> tuple[str, ...]:

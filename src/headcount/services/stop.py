@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from headcount.domain.errors import HeadcountError, NotAllowed
+from headcount.domain.errors import HeadcountError, Infrastructure, NotAllowed
 from headcount.domain.lifecycle import State
 from headcount.domain.model import LiveRun, LockState, Presence, Process, Run, RunKey, Seen
 from headcount.services import rights, settle
@@ -210,9 +210,20 @@ def _unrecorded(context: Context, marked: Seen) -> Stopped:
 
 
 def release(context: Context) -> Halted:
-    """Lift the emergency stop."""
+    """Lift the emergency stop.
+
+    Raises:
+        NotAllowed: an agent asks.
+        Infrastructure: the home cannot be written; it is still in force.
+    """
     person_only(context)
-    context.home.halted.unlink(missing_ok=True)
+    try:
+        context.home.halted.unlink(missing_ok=True)
+    except OSError as error:
+        raise Infrastructure(
+            f"{context.home.halted} cannot be removed: {error.strerror}",
+            hint="make its directory one that you can write to",
+        ) from error
     with context.registry.write("release halt") as tx:
         tx.events.add("halt_released", data={}, now=context.clock.now())
     return Halted(False)

@@ -18,6 +18,7 @@ from typing import Any
 from headcount import client
 from headcount.client import META_VERSION, NoAnswer, Reply, caller_header, iso, post
 from headcount.daemon import start
+from headcount.domain.errors import Infrastructure
 from headcount.doors.mcp import place
 
 Json = dict[str, Any]
@@ -259,7 +260,7 @@ class Bridge:
         try:
             self._where.make()
             start.ensure(self._where, self._environ)
-        except OSError as error:
+        except (OSError, Infrastructure) as error:
             print(f"headcount mcp: the daemon cannot be started: {error}", file=sys.stderr)
 
     def _talk(self, call: Call) -> None:
