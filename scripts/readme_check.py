@@ -23,15 +23,15 @@ PATIENCE = 15.0
 
 def main() -> int:
     block = verification_block((REPOSITORY / "README.md").read_text())
-    with tempfile.TemporaryDirectory(prefix="hc-") as project:
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="hc-") as project:
             deploy(project)
             await_count(block, AGENTS)
-        finally:
             headcount("halt")
             headcount("halt", "--release")
-        await_count(block, 0)
-        headcount("down")
+            await_count(block, 0)
+    finally:
+        leave_nothing()
     print(f"the README's verification block is right, with {AGENTS} agents and with none")
     return 0
 
@@ -52,7 +52,7 @@ def deploy(project: str) -> None:
     task = json.loads(headcount("task", "create", "Check the README", "--project", project, "--json"))
     for number in range(AGENTS):
         command = ("deploy", task["task_id"], "--role", f"sleeper-{number}", "--harness", "command", "--json")
-        print(headcount(*command, "--", "sleep", "300").strip())
+        print(json.loads(headcount(*command, "--", "sleep", "300"))["agent_id"])
 
 
 def await_count(block: str, count: int) -> None:
@@ -69,15 +69,23 @@ def await_count(block: str, count: int) -> None:
         time.sleep(0.2)
 
 
+def leave_nothing() -> None:
+    """End agents, daemon and the view server, which stays when its last session is gone."""
+    socket = json.loads(headcount("doctor", "--json", accept=(0, 1)))["tmux_socket"]
+    headcount("halt")
+    headcount("down")
+    subprocess.run(["tmux", "-S", socket, "kill-server"], capture_output=True, timeout=10, check=False)
+
+
 def number(name: str, text: str) -> int | None:
     found = re.search(rf"\b{name}: *(-?\d+)", text)
     return int(found[1]) if found else None
 
 
-def headcount(*arguments: str) -> str:
+def headcount(*arguments: str, accept: tuple[int, ...] = (0,)) -> str:
     command = [str(REPOSITORY / ".venv" / "bin" / "headcount"), *arguments]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if ran.returncode != 0:
+    if ran.returncode not in accept:
         raise SystemExit(f"headcount {' '.join(arguments)}: exit {ran.returncode}\n{ran.stdout}{ran.stderr}")
     return ran.stdout
 
