@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -206,9 +207,17 @@ def test_reaping_touches_nothing_of_another_run_or_home(home: Path, tmp_path: Pa
         seen, started = begin(placement, home)
         _, neighbour = begin(placement, home, agent="fixer-0000000000000002")
         _, namesake = begin(other, other_home)
+        marked = [
+            subprocess.Popen(("/bin/sleep", "600"), env=environment(whose, key))
+            for whose, key in ((other_home, seen.key), (home, RunKey(seen.key.agent_id, 2)))
+        ]
         os.kill(started.runner.pid, signal.SIGKILL)
         placement.reap(await_free(placement, seen))
         assert not alive(started.process.pid)
+        assert [each.poll() for each in marked] == [None, None]
+        for stranger in marked:
+            stranger.kill()
+            stranger.wait()
         for each in (neighbour, namesake):
             assert placement.presence(each.runner) is Presence.ALIVE
             assert placement.presence(each.process) is Presence.ALIVE
@@ -317,6 +326,21 @@ def test_a_truncated_order_starts_nothing(placement: LocalPlacement, part: bytes
     assert seen.lock is LockState.FREE
     assert seen.start is None
     assert seen.void is not None
+
+
+@pytest.mark.usefixtures("require_root")
+def test_a_runner_that_nobody_moved_leaves_the_cgroup_of_its_starter(
+    placement: LocalPlacement, home: Path
+) -> None:
+    made = order(placement, placements.SLEEP)
+    path = placement.prepare(made)
+    with begun_by_hand(path) as runner:
+        out, _ = runner.communicate(placement._message(path, environment(home, made.key)), 20)
+        assert out.startswith(b"started")
+        seen = placement.look_at(made.key, path)
+        placement.signal_stop(made.key, path, grace=0)
+    assert seen.start is not None
+    assert ("apart" in seen.start.layers) == ("cgroup" in seen.start.layers)
 
 
 def test_a_deployer_that_dies_after_the_order_does_not_harm_the_run(
@@ -505,3 +529,22 @@ def test_a_runner_killed_at_any_moment_leaves_what_can_be_settled(
         lambda: not leftovers.processes_under(pids), what="the waiting child has ended with its runner"
     )
     assert noted(pids) == set()
+
+
+def test_a_run_that_begins_during_a_look_is_not_taken_for_dead(
+    placement: LocalPlacement, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock was free, then the runner took it and wrote its record, then the records are read."""
+    made = order(placement, placements.SLEEP)
+    path = placement.prepare(made)
+    read = placement._records
+
+    def begin_and_read(path: str) -> Any:
+        monkeypatch.setattr(placement, "_records", read)
+        LocalPlacement(Home(home)).start(made.key, path, env=environment(home, made.key), timeout=20)
+        return read(path)
+
+    monkeypatch.setattr(placement, "_records", begin_and_read)
+    seen = placement.look_at(made.key, path)
+    assert seen.start is not None
+    assert seen.lock is LockState.HELD

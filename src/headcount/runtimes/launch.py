@@ -105,7 +105,6 @@ def reset_signals() -> None:
             _signal.signal(number, _signal.SIG_DFL)
         except (OSError, ValueError):
             continue
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 
 
 class Pipes:
