@@ -220,8 +220,7 @@ class DaemonClient:
             "X-Headcount-Caller": caller_header(os.getcwd(), env),
             "X-Headcount-Key": os.urandom(16).hex(),
         }
-        if token := self._environ.get("HEADCOUNT_TOKEN"):
-            head["Authorization"] = f"Bearer {token}"
+        head["Authorization"] = f"Bearer {self._environ.get('HEADCOUNT_TOKEN') or 'missing'}"
         return head, json.dumps(call).encode()
 
 

@@ -357,6 +357,39 @@ def test_it_goes_when_nobody_reads_or_when_it_is_told_to(home: Path) -> None:
     process.stdin.close()
 
 
+def test_it_starts_no_daemon_if_the_settings_forbid_it(home: Path) -> None:
+    (home / "settings.toml").write_text("autostart = false\n")
+    with Bridge(home, env={"HEADCOUNT_AUTOSTART": "0"}) as one:
+        number = one.send("tools/call", {"name": "list_tasks", "arguments": {}})
+        one.ask("ping")
+        assert start.holder(Home(home)) is None
+        with daemon(home):  # it comes after all
+            assert one.answer(number)["result"]["isError"] is False
+
+
+def test_within_an_agents_tree_nobody_is_a_person(home: Path) -> None:
+    inside = {"HEADCOUNT_AGENT_ID": "builder-0000000000000000"}
+    with daemon(home), Bridge(home, env=inside) as bridge:
+        assert "create_task" not in {each["name"] for each in bridge.ask("tools/list")["result"]["tools"]}
+        assert bridge.error("create_task", description="x")["code"] == "not_allowed"
+        assert bridge.error("list_agents")["code"] == "not_allowed"
+        with pytest.raises(NotAllowed):
+            DaemonClient(Home(home), inside).call("list_agents", {})
+
+
+def test_variables_of_the_settings_reach_the_agent(home: Path, tmp_path: Path) -> None:
+    (home / "settings.toml").write_text('env = ["FROM_SETTINGS"]\n')
+    mine = {"FROM_SETTINGS": "one", "FROM_ENV": "two", "OTHER": "three", "HEADCOUNT_ENV": "FROM_ENV"}
+    with daemon(home, HEADCOUNT_ENV="FROM_ENV FROM_SETTINGS"), Bridge(home, env=mine) as bridge:
+        task = bridge.call("create_task", description="x", project=str(tmp_path))["task_id"]
+        command = ["/bin/sh", "-c", "echo $FROM_SETTINGS $FROM_ENV $OTHER"]
+        made = bridge.call(
+            "deploy_headless_agent", task_id=task, agent_type="tester", harness="command", command=command
+        )
+        bridge.call("wait_for_agents", agent_ids=[made["agent_id"]])
+        assert bridge.call("get_agent_output", agent_id=made["agent_id"])["text"] == "one two\n"
+
+
 def test_the_library_within_an_agents_tree_asks_the_daemon(home: Path, tmp_path: Path) -> None:
     with fleet(home) as opened, daemon(home):
         made = sleeper(opened, new_task(opened, tmp_path))

@@ -66,8 +66,11 @@ class Bridge:
         self._environ = environ
         self._inside = "HEADCOUNT_AGENT_ID" in environ
         self._path = (environ.get("HEADCOUNT_SOCKET") if self._inside else None) or where.daemon_socket
-        self._catalogue = _Catalogue("agent" if environ.get("HEADCOUNT_TOKEN") else "person")
+        self._token = environ.get("HEADCOUNT_TOKEN") or ("missing" if self._inside else None)
+        self._catalogue = _Catalogue("agent" if self._token else "person")
         self._version = self._catalogue.versions[-1]
+        no = ("0", "false", "no", "off")
+        self._starts = not self._inside and str(self._setting("autostart", "1")).lower() not in no
         self._calls: list[Call] = []
         self._in = bytearray()
         self._out = bytearray()
@@ -211,8 +214,8 @@ class Bridge:
             head["Mcp-Method"] = method
             if method in NAME_AT:
                 head["Mcp-Name"] = _header_value(str(params.get(NAME_AT[method], "")))
-        if token := self._environ.get("HEADCOUNT_TOKEN"):
-            head["Authorization"] = f"Bearer {token}"
+        if self._token:
+            head["Authorization"] = f"Bearer {self._token}"
         if method == "tools/call":
             head["X-Headcount-Key"] = os.urandom(16).hex()
             head["X-Headcount-Caller"] = self._caller(params.get("arguments"))
@@ -220,7 +223,8 @@ class Bridge:
 
     def _caller(self, arguments: Any) -> str:
         named = arguments.get("env") if isinstance(arguments, dict) else None
-        names = {*self._catalogue.env_names, *(named if isinstance(named, list) else ())}
+        names = {*self._catalogue.env_names, *self._configured()}
+        names |= {each for each in named if isinstance(each, str)} if isinstance(named, list) else set()
         starts, never = self._catalogue.env_prefixes, self._catalogue.env_never
         kept = {
             name: value
@@ -228,6 +232,23 @@ class Bridge:
             if (name in names or name.startswith(starts)) and not name.startswith(never)
         }
         return caller_header(_cwd(), kept, sorted(self._environ.keys() - kept.keys()))
+
+    def _configured(self) -> list[str]:
+        """Return the variables that the user's settings let every agent have."""
+        given = self._setting("env", ())
+        return given.replace(",", " ").split() if isinstance(given, str) else [str(each) for each in given]
+
+    def _setting(self, name: str, default: Any) -> Any:
+        """Return a setting from the environment or the file; the daemon complains of what is wrong there."""
+        if (given := self._environ.get(f"HEADCOUNT_{name.upper()}")) is not None:
+            return given
+        try:
+            with open(os.path.join(self._where.root, "settings.toml"), "rb") as file:
+                import tomllib  # only for those who have settings
+
+                return tomllib.load(file).get(name, default)
+        except (OSError, ValueError):
+            return default
 
     # the daemon
 
@@ -250,7 +271,7 @@ class Bridge:
         if now >= call.give_up:
             return self._unreachable(call, error)
         absent = error.errno in (errno.ENOENT, errno.ECONNREFUSED)
-        if absent and not self._inside and now - self._spawned > 1.0:
+        if absent and self._starts and now - self._spawned > 1.0:
             self._spawned = now
             self._start()
         call.due, call.pause = now + call.pause, min(call.pause * 1.5, LONGEST_WAIT)
@@ -327,7 +348,7 @@ class Bridge:
         return {
             "code": "daemon_unreachable",
             "message": f"no daemon answers at {self._path} ({why}); the call was not carried out",
-            "hint": "run 'headcount up' outside of the agents" if self._inside else "see 'headcount doctor'",
+            "hint": "see 'headcount doctor'" if self._starts else "run 'headcount up' outside of the agents",
         }
 
 
