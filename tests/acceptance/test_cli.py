@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.commands import answer, headcount, on_a_terminal
+from headcount.doors.cli import edge
+from tests.support.commands import QUIET, answer, headcount, on_a_terminal
 from tests.support.fleets import alive
 from tests.support.waiting import until
 
@@ -124,11 +126,21 @@ def test_create_prints_the_id_alone(home: Path) -> None:
     ],
     ids=lambda given: " ".join(given) if isinstance(given, tuple) else str(given),
 )
-def test_a_mistake_has_its_exit_code_and_its_facts(args: tuple[str, ...], code: int, home: Path) -> None:
+def test_a_mistake_has_its_exit_code_and_its_facts(
+    args: tuple[str, ...],
+    code: int,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In this process, for there are many; every other test of this file starts the real command."""
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
     at = args.index("--") if "--" in args else len(args)
-    ran = headcount(*args[:at], "--json", *args[at:])
-    assert (ran.code, ran.err) == (code, "")
-    assert ran.error.keys() >= {"code", "message", "hint"}
+    assert edge.run([*args[:at], "--json", *args[at:]]) == code
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert json.loads(said.out)["error"].keys() >= {"code", "message", "hint"}
 
 
 def test_a_mistake_is_told_in_two_lines(home: Path) -> None:
