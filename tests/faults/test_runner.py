@@ -335,8 +335,11 @@ def test_a_runner_that_nobody_moved_leaves_the_cgroup_of_its_starter(
     made = order(placement, placements.SLEEP)
     path = placement.prepare(made)
     with begun_by_hand(path) as runner:
-        out, _ = runner.communicate(placement._message(path, environment(home, made.key)), 20)
-        assert out.startswith(b"started")
+        assert runner.stdin is not None
+        assert runner.stdout is not None
+        runner.stdin.write(placement._message(path, environment(home, made.key)))
+        runner.stdin.flush()
+        assert runner.stdout.readline().startswith(b"started")
         seen = placement.look_at(made.key, path)
         placement.signal_stop(made.key, path, grace=0)
     assert seen.start is not None

@@ -216,6 +216,10 @@ class LocalPlacement:
         said = ""
         try:
             with process.stdin, process.stdout:
+                # here and not in the runner, because the kernel takes a dozen milliseconds over it (a grace
+                # period of its own), in which the runner's Python starts
+                if system.set_apart(map(os.fsencode, self._cgroups), process.pid):
+                    message = b"apart\0\0" + message
                 said = _converse(process.stdin.fileno(), process.stdout.fileno(), message, until)
         finally:
             if said.endswith("\n"):

@@ -113,15 +113,9 @@ class Run:
             _signal.signal(number, wake_only)
 
     def _leave_cgroup(self) -> None:
-        """Leave the starter's cgroup: its end must not be ours."""
-        for base in self.order.cgroups:
-            place = base + b"/runners"
-            for folder in (None, base, place):  # they are there already, but for the first time
-                if folder and not system.make_dir(folder):
-                    break
-                if system.write_small(place + b"/cgroup.procs", b"0"):
-                    self.layers.append("apart")
-                    return
+        """Leave the starter's cgroup, if the starter has not moved us already."""
+        if b"apart" in self.order.one or system.set_apart(self.order.cgroups, 0):
+            self.layers.append("apart")
 
     def _enter_cgroup(self) -> None:
         """Put the agent, which is still waiting, into a cgroup of its own."""
