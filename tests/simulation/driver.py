@@ -13,7 +13,7 @@ from tests.simulation.ending import Ending
 from tests.simulation.stage import Stage, scratch_home
 from tests.simulation.world import Climate, RunDir
 
-STEPS = 25
+STEPS = 20
 """How many things are asked for in one simulation."""
 
 TURNS = 6_000

@@ -70,20 +70,23 @@ def test_a_start_that_fails_late_is_stopped_and_the_journal_says_so(stage: Stage
     assert (row["state"], row["outcome"]) == ("ended", "start_failed")
 
 
-def test_a_stop_between_start_and_confirm_ends_the_run(stage: Stage) -> None:
+@pytest.mark.parametrize("stopper_dies", [False, True])
+def test_a_stop_between_start_and_confirm_ends_the_run(stage: Stage, stopper_dies: bool) -> None:
     wanted = scene.request(scene.task(stage))
     deployer = stage.fleet.person("deploy", lambda context: deploy.deploy(context, wanted))
     stage.until(deployer, "before confirm")
     (agent_id,) = stage.auditor.agents
     stopper = stage.fleet.person("stop", lambda context: stop.stop(context, agent_id, reason="", grace=0.0))
     stage.until(stopper, "signal stop")
+    if stopper_dies:
+        stage.world.kill(stopper.process)
     stage.finish(deployer)
     assert isinstance(deployer.error, Refused)
     assert deployer.error.code == "stopped_meanwhile"
-    stage.finish(stopper)
-    stage.world.settle()
-    scene.headcount(stage)
     assert scene.state(stage, agent_id) == "ended"
+    assert not scene.run_of(stage, agent_id).living
+    stage.finish(stopper)
+    scene.headcount(stage)
 
 
 def test_a_stop_before_the_order_is_written_is_not_lost(stage: Stage) -> None:
