@@ -1,6 +1,8 @@
 """The Python API: `Headcount` does everything that the doors do.
 
 It is also the composition root's product: the doors translate to these methods and render the answers.
+Each method imports its service when it is first called: a command line that lists agents does not pay for
+what deploys them.
 """
 
 from __future__ import annotations
@@ -8,23 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-
-from headcount.services import (
-    agents,
-    collect,
-    deploy,
-    doctor,
-    events,
-    findings,
-    headcount,
-    output,
-    rebuild,
-    report,
-    request,
-    stop,
-    tasks,
-    wait,
-)
 
 if TYPE_CHECKING:
     from headcount.domain.model import Caller
@@ -109,6 +94,8 @@ class Headcount:
         Raises:
             InvalidInput: a blank description, a project that is not a directory, a limit below 1.
         """
+        from headcount.services import tasks
+
         return tasks.create(
             self._context,
             tasks.NewTask(
@@ -132,18 +119,26 @@ class Headcount:
         self, *, state: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> answers.TaskList:
         """List tasks, newest first; `state` is open, paused, closed or archived."""
+        from headcount.services import tasks
+
         return tasks.page(self._context, state=state, limit=limit, cursor=cursor)
 
     def get_task_status(self, task_id: str) -> answers.TaskStatus:
         """Say where a task stands: agents, counts, refusals, last reports and findings."""
+        from headcount.services import tasks
+
         return tasks.status(self._context, task_id)
 
     def close_task(self, task_id: str) -> answers.TaskFacts:
         """Close a task: it takes no new agents. Refused while one is live."""
+        from headcount.services import tasks
+
         return tasks.close(self._context, task_id)
 
     def archive_task(self, task_id: str) -> answers.TaskFacts:
         """Archive a closed task: it leaves the default lists, and `gc` may take its runs."""
+        from headcount.services import tasks
+
         return tasks.archive(self._context, task_id)
 
     # agents
@@ -176,6 +171,8 @@ class Headcount:
             Refused: a limit or rule; nothing was started.
             PlacementFailed: it did not start; the reason is on record, nothing is left.
         """
+        from headcount.services import deploy, request
+
         return deploy.deploy(
             self._context,
             request.Request(
@@ -199,10 +196,14 @@ class Headcount:
         self, *, task_id: str | None = None, all: bool = False, limit: int = 200, cursor: str | None = None
     ) -> answers.AgentList:
         """List live agents; with `all`, ended ones too."""
+        from headcount.services import agents
+
         return agents.page(self._context, task_id=task_id, ended=all, limit=limit, cursor=cursor)
 
     def get_agent(self, agent_id: str) -> answers.AgentFacts:
         """Return the facts of one agent by its latest run."""
+        from headcount.services import agents
+
         return agents.get(self._context, agent_id)
 
     def wait_for_agents(
@@ -220,6 +221,8 @@ class Headcount:
         `timeout` in seconds; time running out is an answer with `done=False`, not an error.
         `cursor` of an earlier answer makes "reported" mean since then.
         """
+        from headcount.services import wait
+
         return wait.wait(
             self._context,
             wait.Wish(
@@ -244,6 +247,8 @@ class Headcount:
         `format` is text, jsonl, parsed, summary or recent; `filter` a regular expression; `cursor`
         continues an earlier page. Everything left out is counted.
         """
+        from headcount.services import output
+
         return output.read(
             self._context,
             output.Wish(agent_id, run, stream, format, tail, filter, max_bytes, cursor),
@@ -251,22 +256,32 @@ class Headcount:
 
     def stop_agent(self, agent_id: str, *, reason: str = "", grace: float | None = None) -> answers.Stopped:
         """End an agent and all of its processes: TERM, `grace` seconds, KILL. Returns when it is over."""
+        from headcount.services import stop
+
         return stop.stop(self._context, agent_id, reason=reason, grace=grace)
 
     def kill_agent(self, agent_id: str, *, reason: str = "") -> answers.Stopped:
         """End an agent and all of its processes at once."""
+        from headcount.services import stop
+
         return stop.stop(self._context, agent_id, reason=reason, grace=0.0)
 
     def halt(self, *, reason: str = "") -> answers.Halted:
         """End every live agent at once and refuse new deploys until `release_halt`."""
+        from headcount.services import stop
+
         return stop.halt(self._context, reason=reason)
 
     def release_halt(self) -> answers.Halted:
         """Lift the emergency stop."""
+        from headcount.services import stop
+
         return stop.release(self._context)
 
     def attach_command(self, agent_id: str) -> tuple[str, ...]:
         """Return the command that shows a live agent's view in a terminal."""
+        from headcount.services import agents
+
         return agents.attach_command(self._context, agent_id)
 
     # what agents say
@@ -278,6 +293,8 @@ class Headcount:
 
         `progress` is 0 to 100. `agent_id` may only be the caller's own (for a person: any agent's).
         """
+        from headcount.services import report
+
         return report.progress(
             self._context, status=status, message=message, progress=progress, agent_id=agent_id
         )
@@ -292,6 +309,8 @@ class Headcount:
         agent_id: str | None = None,
     ) -> answers.Reported:
         """Record what the calling agent discovered; `severity` is critical, high, medium, low or info."""
+        from headcount.services import report
+
         return report.finding(
             self._context, type=type, severity=severity, message=message, data=data or {}, agent_id=agent_id
         )
@@ -308,6 +327,8 @@ class Headcount:
         limit: int = 100,
     ) -> answers.FindingList:
         """Read a task's findings; `since` is an ISO 8601 time, `cursor` that of an earlier answer."""
+        from headcount.services import findings
+
         return findings.page(
             self._context,
             task_id,
@@ -320,26 +341,36 @@ class Headcount:
         self, *, cursor: int = 0, limit: int = 100, task_id: str | None = None, agent_id: str | None = None
     ) -> answers.EventList:
         """Read the journal from behind `cursor`."""
+        from headcount.services import events
+
         return events.page(self._context, cursor=cursor, limit=limit, task_id=task_id, agent_id=agent_id)
 
     # the headcount
 
     def registry_health_check(self, *, task_id: str | None = None) -> answers.Health:
         """Compare the registry with the machine; change nothing."""
+        from headcount.services import headcount
+
         return headcount.check(self._context, task_id=task_id)
 
     def validate_and_repair_registry(
         self, *, dry_run: bool = True, task_id: str | None = None
     ) -> answers.Health:
         """Compare, and unless `dry_run` make them agree. Starts no agent, ever."""
+        from headcount.services import headcount
+
         return headcount.repair(self._context, dry_run=dry_run, task_id=task_id)
 
     def rebuild_registry(self) -> answers.Rebuilt:
         """Make a quarantined registry anew from the last backup and the run directories."""
+        from headcount.services import rebuild
+
         return rebuild.rebuild(self._context)
 
     def doctor(self) -> answers.Diagnosis:
         """Examine everything that Headcount stands on."""
+        from headcount.services import doctor
+
         return doctor.examine(self._context)
 
     def gc(
@@ -349,4 +380,6 @@ class Headcount:
 
         `older_than` in seconds since the end; `keep_bytes` bounds what all ended runs together may take.
         """
+        from headcount.services import collect
+
         return collect.collect(self._context, dry_run=dry_run, older_than=older_than, keep_bytes=keep_bytes)
