@@ -17,6 +17,9 @@ from headcount.services.context import Context
 _MARK: Final = re.compile(r"(?P<agent>[A-Za-z][A-Za-z0-9_-]*)\.(?P<n>[1-9][0-9]*)")
 NONE: Final[dict[RunKey, str]] = {}
 
+BEGUN: Final = (records.START, records.EXIT, records.VOID)
+"""Records from which on there is a runner to follow, or none to wait for."""
+
 Over = dict[RunKey, str]
 """Runs that seem to be over, each with its directory."""
 
@@ -78,7 +81,7 @@ class Runners:
         key = self._dirs.get(note.wd)
         if key is None or note.mask & MODIFY:
             return self._wrote(key)
-        return self._attach(key) if note.name.endswith(".json") else NONE
+        return self._attach(key) if note.name in BEGUN else NONE
 
     def _wrote(self, key: RunKey | None) -> Over:
         if key is not None:
@@ -93,7 +96,7 @@ class Runners:
         heard = MOVED_TO | (MODIFY if self._transcribe(key, path) else 0)
         with contextlib.suppress(OSError):  # no more watches, or gone: the look around still finds it
             self._dirs[self._inotify.add(path, heard)] = key
-        return self._attach(key)
+        return self._attach(key) if any(os.path.exists(f"{path}/{name}") for name in BEGUN) else NONE
 
     def _transcribe(self, key: RunKey, path: str) -> bool:
         """Have a transcript written if the run's stream wants one."""
