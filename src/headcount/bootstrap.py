@@ -69,8 +69,8 @@ def context(
     place.make()
     settings = config.load(place, environ, given)
     clock = SystemClock()
-    token = environ.get("HEADCOUNT_TOKEN") if environ.get("HEADCOUNT_AGENT_ID") else None
     inside = bool(environ.get("HEADCOUNT_AGENT_ID"))
+    token = environ.get("HEADCOUNT_TOKEN", "") if inside else None  # without one it is still no person
     return Context(
         home=place,
         settings=settings,
@@ -122,7 +122,7 @@ def _caller(environ: Mapping[str, str], settings: config.Settings) -> Caller:
     try:
         cwd = os.getcwd()
     except FileNotFoundError:
-        cwd = "/"
+        cwd = ""  # it has been deleted
     return Caller(cwd=cwd, env=kept, dropped_env=dropped)
 
 

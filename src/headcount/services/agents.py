@@ -13,7 +13,7 @@ LIMIT_MAX = 1000
 
 
 def page(context: Context, *, task_id: str | None, ended: bool, limit: int, cursor: str | None) -> AgentList:
-    """Return agents in order of deployment, after recording what can be seen of them."""
+    """Return agents, newest first, after recording what can be seen of them."""
     limit = bounded(limit)
     settle.observe(context)
     with context.registry.read() as tx:

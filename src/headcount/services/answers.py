@@ -91,7 +91,7 @@ class AgentFacts:
 
 @dataclass(frozen=True, slots=True)
 class AgentList:
-    """In order of deployment; `next_cursor` continues, None at the end."""
+    """Newest first; `next_cursor` continues, None at the end."""
 
     agents: tuple[AgentFacts, ...]
     next_cursor: str | None

@@ -83,7 +83,7 @@ def _start(job: Job) -> Started:
         env = _caller_env(job)
         launch = job.harness.command(_spec(job, cwd, env))
         context.placement.prepare(_order(job, launch, cwd))
-        env = {**env, **launch.env, **_contract(job, env)}
+        env = {**env, **launch.env, **_contract(job)}
         return context.placement.start(row.key, row.path, env=env, timeout=context.settings.start_timeout)
     except HeadcountError as error:
         _refuse_if_stopped(undo(context, row, error.message))
@@ -104,7 +104,7 @@ def _cwd(job: Job) -> str:
     here, project = job.context.caller.cwd, job.admitted.task.project
     if job.request.cwd is not None:
         return str(Path(here, job.request.cwd))
-    cwd = here if Path(here).is_relative_to(project) else project
+    cwd = here if here and Path(here).is_relative_to(project) else project
     if not os.path.isdir(cwd):
         raise PlacementFailed(f"the working directory {cwd} is gone", hint="name another with --cwd")
     return cwd
@@ -116,7 +116,13 @@ def _caller_env(job: Job) -> dict[str, str]:
         names=(*job.harness.env_names, *job.context.settings.env, *job.request.env),
         prefixes=job.harness.env_prefixes,
     )
-    return kept
+    return {**kept, "PATH": _path(job.context, kept.get("PATH", os.defpath))}
+
+
+def _path(context: Context, path: str) -> str:
+    """Return where programs are looked for: as the caller does, and last where our own command is."""
+    ours = os.path.dirname(context.headcount[0])
+    return path if ours in path.split(os.pathsep) else os.pathsep.join((path, ours))
 
 
 def _spec(job: Job, cwd: str, env: Mapping[str, str]) -> Spec:
@@ -196,11 +202,9 @@ def _rows(request: Request, admitted: Admitted) -> dict[str, object]:
     }
 
 
-def _contract(job: Job, env: Mapping[str, str]) -> dict[str, str]:
+def _contract(job: Job) -> dict[str, str]:
     """Return what every agent of every harness is told."""
     home, key = job.context.home, job.admitted.row.key
-    ours = os.path.dirname(job.context.headcount[0])
-    path = env.get("PATH", os.defpath)
     return {
         "HEADCOUNT_AGENT_ID": key.agent_id,
         "HEADCOUNT_RUN": str(key.n),
@@ -208,7 +212,6 @@ def _contract(job: Job, env: Mapping[str, str]) -> dict[str, str]:
         "HEADCOUNT_TOKEN": job.admitted.token,
         "HEADCOUNT_HOME": str(home.root),
         "HEADCOUNT_SOCKET": str(home.daemon_socket),
-        "PATH": path if ours in path.split(os.pathsep) else os.pathsep.join((path, ours)),
     }
 
 

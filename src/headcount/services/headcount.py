@@ -20,7 +20,7 @@ from headcount.domain.plan import (
     plan_files,
 )
 from headcount.runtimes.base import Session
-from headcount.services import settle, stop
+from headcount.services import rights, settle, stop
 from headcount.services.answers import Health, Problem, SessionFacts
 from headcount.services.context import Context
 
@@ -41,17 +41,31 @@ class Picture:
 
 
 def check(context: Context, *, task_id: str | None) -> Health:
-    """Compare and say; write nothing."""
+    """Compare and say; write nothing.
+
+    Raises:
+        NotFound: the task does not exist.
+    """
+    if task_id is not None:
+        with context.registry.read() as tx:
+            rights.existing_task(tx, task_id)
     return _health(context, _picture(context), task_id, dry_run=True)
 
 
 def repair(context: Context, *, dry_run: bool, task_id: str | None) -> Health:
-    """Compare, and unless `dry_run` bring rows, runs and views together."""
+    """Compare, and unless `dry_run` bring rows, runs and views together.
+
+    Raises:
+        NotAllowed: an agent asks for more than a dry run. It would end what is not its own, and a view
+            server that it starts would end with it.
+    """
     if dry_run:
         return check(context, task_id=task_id)
+    stop.person_only(context, "repair")
     done = tick(context, task_id=task_id, strays=True)
     if _await_killed(context, [each for each in done if each.action in ("kill_stray", "send_stop")]):
         done += [each for each in tick(context, task_id=task_id, strays=True) if each.action != "unmark"]
+    _await_shown(context, {each.agent_id for each in done if each.action == "show_view"})
     return replace(check(context, task_id=task_id), dry_run=False, done=tuple(done))
 
 
@@ -64,6 +78,16 @@ def _await_killed(context: Context, killed: Sequence[Problem]) -> bool:
             if key in marked:
                 stop.until_over(context, key, marked[key], grace=0.0)
     return bool(killed)
+
+
+def _await_shown(context: Context, names: set[str | None]) -> None:
+    """Give views that were just made the time to be there; one that is not then is missed by the check."""
+    deadline = context.clock.monotonic() + VIEW_DUE
+    while names and context.clock.monotonic() < deadline:
+        sessions = context.views.list()
+        if sessions is None or names <= {each.name for each in sessions}:
+            return
+        context.clock.pause(stop.POLL[1])
 
 
 def tick(context: Context, *, task_id: str | None = None, strays: bool = False) -> list[Problem]:

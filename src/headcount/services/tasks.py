@@ -91,6 +91,10 @@ def _priority(text: str) -> str:
 def _project(context: Context, given: str | None) -> str:
     if given is not None and "\0" in given:
         raise InvalidInput("a project directory cannot hold a NUL character")
+    if not context.caller.cwd and not os.path.isabs(given or ""):
+        raise InvalidInput(
+            "the current directory is gone", hint="go to one that exists, or name the project in full"
+        )
     path = Path(context.caller.cwd, given or ".")
     if not path.exists():
         raise InvalidInput(f"project directory {path} does not exist", hint="create it, or name another")
