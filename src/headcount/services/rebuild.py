@@ -36,7 +36,7 @@ def rebuild(context: Context) -> Rebuilt:
         Refused: the registry is not quarantined.
         NotAllowed: an agent asks.
     """
-    stop.person_only(context)
+    stop.person_only(context, "rebuild the registry")
     found = context.registry.quarantined()
     if found is None:
         raise Refused(

@@ -13,7 +13,7 @@ from headcount.store.registry import Tx
 
 def token_hash(token: str) -> str:
     """Return what the registry keeps of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def identify(context: Context, token: str) -> Caller:

@@ -132,7 +132,7 @@ def halt(context: Context, *, reason: str) -> Halted:
     Raises:
         NotAllowed: an agent asks.
     """
-    person_only(context)
+    person_only(context, "halt the fleet")
     notes = [_raise_flag(context, reason)]
     runs: list[Run] | None = None
     try:
@@ -148,10 +148,10 @@ def halt(context: Context, *, reason: str) -> Halted:
     return Halted(True, ended, "; ".join(filter(None, notes)))
 
 
-def person_only(context: Context) -> None:
-    """Raise NotAllowed if an agent asks."""
+def person_only(context: Context, what: str) -> None:
+    """Raise NotAllowed if it is an agent that asks for `what`."""
     if context.token is not None or context.caller.agent_id is not None:
-        raise NotAllowed("only a person may halt the fleet or lift a halt")
+        raise NotAllowed(f"only a person may {what}")
 
 
 def _raise_flag(context: Context, reason: str) -> str:
@@ -216,7 +216,7 @@ def release(context: Context) -> Halted:
         NotAllowed: an agent asks.
         Infrastructure: the home cannot be written; it is still in force.
     """
-    person_only(context)
+    person_only(context, "lift a halt")
     try:
         context.home.halted.unlink(missing_ok=True)
     except OSError as error:
