@@ -30,11 +30,13 @@ PROTOCOL = "2026-07-28"
 META_VERSION = "io.modelcontextprotocol/protocolVersion"
 META_CLIENT = "io.modelcontextprotocol/clientInfo"
 META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
-DAEMON_WAIT = 15.0
+DAEMON_WAIT = 20.0
 """Seconds that a call waits for a daemon to be there: starting one takes about one."""
 ANSWER_WAIT = 120.0
 RETRY_PAUSE = 0.05
 HEAD_MAX = 65_536
+BODY_MAX = 4 * 1024 * 1024
+"""Bytes of one request that the daemon takes."""
 
 
 class NoAnswer(Exception):

@@ -355,10 +355,8 @@ def test_a_prompt_of_ten_megabytes_is_refused(served: Path, tmp_path: Path) -> N
     with Bridge(served) as bridge:
         task = bridge.call("create_task", description="x", project=str(tmp_path))["task_id"]
         long = {"task_id": task, "agent_type": "builder", "harness": "command", "command": ["/bin/true"]}
-        answer = bridge.ask(
-            "tools/call", {"name": "deploy_headless_agent", "arguments": {**long, "prompt": "x" * 10**7}}
-        )
-        assert "error" in answer or answer["result"]["isError"], answer
+        error = bridge.error("deploy_headless_agent", **long, prompt="x" * 10**7)
+        assert (error["code"], "4194304" in error["message"]) == ("invalid_input", True)
         error = bridge.error("deploy_headless_agent", **long, prompt="x" * 2 * 10**6)
         assert "1000000" in error["message"]
         assert bridge.call("list_agents", task_id=task, all=True)["agents"] == []
@@ -451,4 +449,5 @@ def test_the_port_takes_nobody_without_a_token_or_under_a_foreign_name(served: P
     assert post({**mine, "Origin": "http://evil.example"}) == 403
     assert post(mine) == (400 if version == "1999-01-01" else 200)
     wrong = httpx2.post(url, json=body, headers={**head, "Authorization": "Bearer nobody"})
+    assert wrong.status_code == 401
     assert "not_allowed" in wrong.text

@@ -54,7 +54,7 @@ def config(fleet: Headcount, crew: Crew, person_token: str, watch: Watch) -> uvi
     mcp = make_server(Door(identity.asked, crew))
     mcp.custom_route("/health", ["GET"])(health(watch.counters))
     app = mcp.streamable_http_app(stateless_http=True, transport_security=only_this_machine())
-    app.user_middleware.append(Middleware(TokenOnThePort))
+    app.user_middleware.append(Middleware(TokenOnThePort, identity=identity, crew=crew))
     return uvicorn.Config(
         app,
         http=PeerChecked,

@@ -22,9 +22,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headcount import __version__
 from headcount.api import Headcount
-from headcount.domain.errors import InvalidInput, NotAllowed
+from headcount.domain.errors import HeadcountError, InvalidInput, NotAllowed
 from headcount.domain.model import Caller
 from headcount.doors.mcp.asked import Asked
+from headcount.doors.mcp.crew import Crew
 from headcount.services import rights
 
 CALLER_HEADER: Final = "x-headcount-caller"
@@ -93,21 +94,32 @@ def _told(header: str | None) -> Caller:
 
 
 class TokenOnThePort:
-    """Turns away what comes to the port without a token. Which token it is, is looked at later."""
+    """Turns away what comes to the port without a token that is somebody's."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, identity: Identity, crew: Crew) -> None:
         self._app: Final = app
+        self._identity: Final = identity
+        self._crew: Final = crew
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not by_socket(scope) and bearer(Headers(scope=scope)) is None:
-            facts = NotAllowed(
-                "a token is needed here", hint="send 'Authorization: Bearer TOKEN'; see 'headcount connect'"
-            )
-            await JSONResponse({"error": facts.facts()}, 401, {"WWW-Authenticate": "Bearer"})(
-                scope, receive, send
-            )
+        if scope["type"] != "http" or by_socket(scope):
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._crew.do(lambda: self._known(Request(scope)))
+        except HeadcountError as error:
+            refused = JSONResponse({"error": error.facts()}, 401, {"WWW-Authenticate": "Bearer"})
+            await refused(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    def _known(self, request: Request) -> None:
+        if bearer(request.headers) is None:
+            raise NotAllowed(
+                "a token is needed here",
+                hint="send 'Authorization: Bearer TOKEN', with the TOKEN of the file 'token'",
+            )
+        self._identity.asked(request)
 
 
 def by_socket(scope: Scope) -> bool:

@@ -190,8 +190,12 @@ class Bridge:
         known = self._known(message, modern=version is not None)
         if known is not None:
             return self._say({"jsonrpc": "2.0", "id": message["id"], "result": known})
-        call = Call(message, self._request(message, version), time.monotonic())
-        self._calls.append(call)
+        request = self._request(message, version)
+        if len(request) > client.BODY_MAX:
+            return self._refuse(
+                message["id"], str(message["method"]), _too_large(len(request)), modern=bool(version)
+            )
+        self._calls.append(Call(message, request, time.monotonic()))
         return None
 
     def _known(self, message: Json, *, modern: bool) -> Json | None:
@@ -332,16 +336,20 @@ class Bridge:
         """Say that there is no daemon, and whether the call may have run."""
         self._calls.remove(call)
         facts = _may_have_run() if call.lost else self._did_not_run(error)
-        if call.method != "tools/call":
-            return self._fail(call.id, INTERNAL, facts["message"], facts)
+        self._refuse(call.id, call.method, facts, modern=call.modern)
+
+    def _refuse(self, number: Any, method: str, facts: dict[str, str], *, modern: bool) -> None:
+        """Answer as the daemon would, in its stead."""
+        if method != "tools/call":
+            return self._fail(number, INTERNAL, facts["message"], facts)
         text = f"{facts['code']}: {facts['message']}\nNext: {facts['hint']}"
         result = {
             "content": [{"type": "text", "text": text}],
             "structuredContent": {"error": facts},
             "isError": True,
         }
-        whole = {"resultType": "complete", **result} if call.modern else result
-        return self._say({"jsonrpc": "2.0", "id": call.id, "result": whole})
+        whole = {"resultType": "complete", **result} if modern else result
+        return self._say({"jsonrpc": "2.0", "id": number, "result": whole})
 
     def _did_not_run(self, error: OSError | None) -> dict[str, str]:
         why = error.strerror if error else "it is gone"
@@ -350,6 +358,14 @@ class Bridge:
             "message": f"no daemon answers at {self._path} ({why}); the call was not carried out",
             "hint": "see 'headcount doctor'" if self._starts else "run 'headcount up' outside of the agents",
         }
+
+
+def _too_large(size: int) -> dict[str, str]:
+    return {
+        "code": "invalid_input",
+        "message": f"the call has {size} bytes, the limit is {client.BODY_MAX}",
+        "hint": "put the material into a file and name it",
+    }
 
 
 def _may_have_run() -> dict[str, str]:
