@@ -55,6 +55,7 @@ def _home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     left = leftovers.await_none(place) if used else []
     killed = leftovers.end_all(place) if left else []
     left += [child for child in leftovers.children_of(os.getpid()) if child.pid not in before]
+    leftovers.remove_cgroups(place / "h")
     private.remove(place)
     if left:
         killed_pids = {each.pid for each in killed}

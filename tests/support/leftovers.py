@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import re
 import signal
@@ -9,6 +11,8 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+
+from headcount.runtimes import cgroup
 
 PATIENCE = 5.0
 """Seconds that what is on its way out (a view, a runner writing its record) may take to be gone."""
@@ -64,6 +68,15 @@ def await_none(root: Path, *, patience: float = PATIENCE) -> list[Leftover]:
             return left
         time.sleep(0.02)
     return []
+
+
+def remove_cgroups(home: Path) -> None:
+    """Remove the empty cgroups of runs of `home`: those of runners that a test killed with everything else."""
+    tag = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:12]
+    for place in cgroup.places():
+        for leaf in Path(place).glob(f"*-{tag}"):
+            with contextlib.suppress(OSError):
+                leaf.rmdir()
 
 
 def end_all(root: Path) -> list[Leftover]:
