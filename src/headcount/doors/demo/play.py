@@ -199,15 +199,11 @@ def _kill(play: Play) -> str:
         play.task_id,
         role="watcher",
         harness="script",
-        prompt=scene.text(_relief(play.pace)),
+        prompt=scene.text(scene.relief(play.pace)),
         cwd=play.project,
     )
     _say(f"  its slot is free: {again.agent_id} takes over")
     return f"SIGKILL of an agent and its runner: lost, repaired and replaced after {noticed:.0f} ms"
-
-
-def _relief(pace: float) -> list[scene.Step]:
-    return scene.work({"run": "git diff --stat"}, pace=pace, what="taking over the watch")
 
 
 def _depth(play: Play) -> str:

@@ -63,7 +63,10 @@ def work(*middle: Step, pace: float, what: str) -> list[Step]:
 
 
 def scripts(pace: float) -> dict[str, list[Step]]:
-    """Return the script of each role that the demo deploys; `pace` is seconds between acts."""
+    """Return the script of each role that the demo deploys; `pace` is seconds between acts.
+
+    They work side by side, on a machine of any speed: no step may depend on who comes first, nor on git.
+    """
     too_deep = {**spawn("helper", [report("done", 100, "never")]), "allow_error": True}
     digger = [
         report("working", 20, "asking for help below"),
@@ -81,7 +84,7 @@ def scripts(pace: float) -> dict[str, list[Step]]:
             what="leading",
         ),
         "investigator": work(
-            {"run": "grep -rn 'a - b' toy"},
+            {"run": "git grep -n 'a - b' HEAD -- toy || ls toy"},
             finding("issue", "high", "toy/adder.py subtracts instead of adding"),
             pace=pace,
             what="looking for the fault",
@@ -99,7 +102,7 @@ def scripts(pace: float) -> dict[str, list[Step]]:
                     "content": "from toy.adder import add\n\nassert add(0, 0) == 0\n",
                 }
             },
-            {"run": "git status --short"},
+            {"run": "git status --short || ls tests"},
             pace=pace,
             what="writing tests",
         ),
@@ -115,7 +118,12 @@ def scripts(pace: float) -> dict[str, list[Step]]:
 
 def racer(pace: float) -> list[Step]:
     """Return the script of the role that two deployers want at the same instant."""
-    return work({"run": "git log --oneline"}, pace=pace, what="reviewing")
+    return work({"run": "git log --oneline || ls"}, pace=pace, what="reviewing")
+
+
+def relief(pace: float) -> list[Step]:
+    """Return the script of the agent that takes the place of the lost one."""
+    return work({"run": "git diff --stat || ls"}, pace=pace, what="taking over the watch")
 
 
 def text(steps: list[Step]) -> str:
