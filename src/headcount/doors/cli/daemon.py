@@ -49,7 +49,10 @@ def up(*, as_json: bool) -> None:
 @click.command(short_help="Stop the daemon; agents go on.")
 @json_option
 def down(*, as_json: bool) -> None:
-    """Stop the daemon. Agents go on running, and the next daemon finds them again."""
+    """Stop the daemon. Agents go on running, and the next daemon finds them again.
+
+    If no agent is live, the empty tmux server ends too, and nothing of Headcount is left running.
+    """
     from headcount.daemon import start
 
     with fleets.opened() as fleet:
@@ -58,6 +61,8 @@ def down(*, as_json: bool) -> None:
         if not start.stop(home):
             raise Infrastructure(f"the daemon, pid {pid}, does not end", hint=f"{home.daemon_log} says why")
         live = len(fleets.all_agents(fleet))
+        if not live:
+            fleet.context.views.shut()  # the view server stays while there is something to show
     facts = {"running": False, "stopped_pid": pid, "live_agents": live}
     state = f"the daemon, pid {pid}, has ended" if pid else "no daemon was running"
     still = f"live agents, which go on: {live}; 'headcount halt' ends them" if live else "no agent is live"
