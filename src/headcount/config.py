@@ -17,6 +17,9 @@ from headcount.domain.model import Limits
 SOCKET_PATH_MAX: Final = 100
 """A Unix socket path holds 107 bytes on Linux and 103 on macOS, its end mark included."""
 
+ROOT_PATH_MAX: Final = 480
+"""SQLite opens no file whose path, with the endings that it adds itself, has more than 512 bytes."""
+
 _NETWORK_FS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs"}
 )
@@ -124,6 +127,11 @@ class Home:
             _private(self.runtime)
 
     def _make_all(self) -> None:
+        if (size := len(os.fsencode(self.root))) > ROOT_PATH_MAX:
+            raise Infrastructure(
+                f"the path of the state directory has {size} bytes, the limit is {ROOT_PATH_MAX}: {self.root}",
+                hint="set HEADCOUNT_HOME to a directory less deep",
+            )
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             _refuse_network(self.root)
