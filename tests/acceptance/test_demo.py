@@ -6,13 +6,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headcount.doors.demo import scene
 
 
-def _steps(name: str) -> Iterator[scene.Step]:
+def _steps(name: str) -> Iterator[Any]:
     """Yield that step of every script, those of spawned children too."""
 
     def walk(steps: list[scene.Step]) -> Iterator[scene.Step]:
@@ -38,6 +39,7 @@ def test_no_command_of_the_demo_depends_on_who_came_first_or_on_git(tmp_path: Pa
     commands = list(_steps("run"))
     assert len(commands) >= 4
     for command in commands:
-        done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+        argv = ["/bin/sh", "-c", str(command)]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stderr)
         assert done.stdout.strip(), command
