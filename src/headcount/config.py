@@ -129,7 +129,7 @@ class Home:
     def _make_all(self) -> None:
         if (size := len(os.fsencode(self.root))) > ROOT_PATH_MAX:
             raise Infrastructure(
-                f"the path of the state directory has {size} bytes, the limit is {ROOT_PATH_MAX}: {self.root}",
+                f"the state directory's path has {size} bytes, the limit is {ROOT_PATH_MAX}: {self.root}",
                 hint="set HEADCOUNT_HOME to a directory less deep",
             )
         try:
