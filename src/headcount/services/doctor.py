@@ -17,11 +17,12 @@ from headcount.services.context import Context
 
 def examine(context: Context) -> Diagnosis:
     """Return the headcount and the checks; never raises for what it examines."""
-    checks = [
-        _safely(check, context)
-        for check in (_registry, _home, _disk, _memory, _views, _daemon, _halt, _limits)
-    ]
     health, failed = _health(context)
+    checks = [
+        *(_safely(check, context) for check in (_registry, _home, _disk, _memory)),
+        _views(context, health),
+        *(_safely(check, context) for check in (_daemon, _halt, _limits)),
+    ]
     if failed is not None:
         checks.append(failed)
     kept, dropped = select(context.caller.env)
@@ -104,15 +105,22 @@ def _memory(context: Context) -> Check:
     return Check("memory", free >= least, f"{free} MB free, {least} needed")
 
 
-def _views(context: Context) -> Check:
+def _views(context: Context, health: Health | None) -> Check:
     why = context.views.available()
     if why is not None:
         return Check("tmux", None, why, "agents run without views")
-    if context.views.list() is None:
+    if not _view_server_answers(context, health):
         return Check(
             "tmux", False, "the view server does not answer", "agents are not affected; end it by its pid"
         )
     return Check("tmux", True, shutil.which("tmux") or "tmux")
+
+
+def _view_server_answers(context: Context, health: Health | None) -> bool:
+    """Say what the headcount found: to ask a wedged server again would take its time-out again."""
+    if health is None:
+        return context.views.list() is not None
+    return not any(each.subject == "tmux" for each in health.unknown)
 
 
 def _daemon(context: Context) -> Check:
