@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headcount.domain.model import Limits, RunKey
-from tests.simulation.world import RunDir, World
+from headcount.domain.model import Limits, Process, RunKey
+from tests.simulation.world import Proc, RunDir, World
 
 LIVE = ("reserved", "running", "stopping")
 
@@ -73,6 +73,7 @@ class Auditor:
         )
         self._db.row_factory = sqlite3.Row
         world.on_reserve = self._reserving
+        world.on_signal = self._signalled
 
     def close(self) -> None:
         self._db.close()
@@ -220,6 +221,15 @@ class Auditor:
         hold(self.world.free_disk_mb >= self.limits.min_disk_mb, "I2", "reserved without disk")
         hold(self.world.free_memory_mb >= self.limits.min_memory_mb, "I2", "reserved without memory")
 
+    def _signalled(self, run: RunDir, by: Proc) -> None:
+        """Called when a run is told to stop: it was asked for, or its own deployer undoes it."""
+        self.step()
+        row = self.rows.get(run.key)
+        asked = row is None or row["state"] not in ("reserved", "running")
+        own = run.order is not None and run.order.deployer == by.identity
+        # a halt kills what is marked live, also what was let in when it had been lifted in the meantime
+        hold(asked or own or "halt" in self.world.caller, "I6", f"{run.key} is told to stop, nobody asked")
+
     # rows and machine
 
     def _machine(self) -> None:
@@ -257,6 +267,9 @@ class Auditor:
             row = self.rows[run.key]
             if run.key in live:
                 self._identities(run, row)
+            if row["state"] == "reserved":
+                deployer = (row["deployer_pid"], row["deployer_ticks"], row["deployer_boot"])
+                hold(self.world.find(Process(*deployer)), "I1", f"{run.key} is not adopted")
 
     def _identities(self, run: RunDir, row: sqlite3.Row) -> None:
         if row["state"] != "running":

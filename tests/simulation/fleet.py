@@ -288,9 +288,12 @@ class Fleet:
         task_id = self.auditor.agents[run.key.agent_id].task_id
         caller = Caller(run.key.agent_id, run.key.n, cwd=context.caller.cwd, env=ENV)
         acting = replace(context, caller=caller, token=None)  # the daemon deploys, whoever asked
-        answer = self.deploy(acting, self.request(by_agent=True, task_id=task_id, parent=None))
-        if answer is not None:
-            hold(answer.parent == run.key.agent_id, "I10", f"{run.key} deployed a child of {answer.parent}")
+        for _ in range(self.rng.choice((1, 1, 2, 4))):
+            answer = self.deploy(acting, self.request(by_agent=True, task_id=task_id, parent=None))
+            if answer is not None:
+                hold(
+                    answer.parent == run.key.agent_id, "I10", f"{run.key} deployed a child of {answer.parent}"
+                )
 
     def agent_oversteps(self, context: Context, run: RunDir) -> None:
         """Ask for what no agent may do: speak for another, stop a stranger, halt, create or close a task."""

@@ -19,7 +19,6 @@ class SimPlacement:
     def __init__(self, world: World, process: Proc) -> None:
         self._world = world
         self._process = process
-        self.signalled: list[RunKey] = []
 
     # processes
 
@@ -136,9 +135,9 @@ class SimPlacement:
         world = self._world
         world.boundary("signal stop")
         run = world.dirs.get(key)
-        self.signalled.append(key)
         if run is None:
             return False
+        world.on_signal(run, self._process)
         world.note(f"tells {key} to stop in {grace:g} s")
         run.stop = grace if run.stop is None else min(run.stop, grace)
         world.touched()

@@ -104,6 +104,7 @@ class World:
         self._ticks = 0
         self._next_pid = 0
         self.on_reserve: Callable[[], None] = lambda: None
+        self.on_signal: Callable[[RunDir, Proc], None] = lambda run, by: None
 
     # time and identity
 
@@ -115,8 +116,12 @@ class World:
         self.uptime += seconds
 
     def note(self, text: str) -> None:
-        who = self.strands.current
-        self.log.append(f"{self.uptime:9.3f} {who.name if who else '-':<14} {text}")
+        self.log.append(f"{self.uptime:9.3f} {self.caller or '-':<14} {text}")
+
+    @property
+    def caller(self) -> str:
+        """The name of the strand that runs now."""
+        return self.strands.current.name if self.strands.current else ""
 
     def touched(self) -> None:
         self.version += 1
