@@ -132,12 +132,13 @@ class LocalPlacement:
             _write(f"{path}/{name}", content)
         os.mkfifo(f"{path}/control", 0o600)
         text = json.dumps(records.order_object(order))  # ASCII: an argument may be any bytes
-        _write_durably(path, records.ORDER, text.encode("ascii"))
+        # in place, because nobody reads it before the mark is made
+        _write(f"{path}/{records.ORDER}", text.encode("ascii"), durably=True)
+        _sync_dir(path)
 
     def _mark(self, key: RunKey, path: str) -> None:
         os.makedirs(self._live, mode=0o700, exist_ok=True)
         os.symlink(os.path.relpath(path, self._live), f"{self._live}/{key}")
-        _sync_dir(self._live)
 
     def _undo(self, key: RunKey, path: str) -> None:
         """Take away what `prepare` made; the directory is ours alone, nobody was told of it."""
@@ -216,8 +217,9 @@ class LocalPlacement:
         said = ""
         try:
             with process.stdin, process.stdout:
-                # here and not in the runner, because the kernel takes a dozen milliseconds over it (a grace
-                # period of its own), in which the runner's Python starts
+                # both here and now, because they take the kernel milliseconds (the cgroup a grace period of
+                # its own) in which the runner's Python starts
+                _sync_dir(self._live)
                 if system.set_apart(map(os.fsencode, self._cgroups), process.pid):
                     message = b"apart\0\0" + message
                 said = _converse(process.stdin.fileno(), process.stdout.fileno(), message, until)
@@ -502,10 +504,13 @@ def _answered(said: bytes) -> bool:
     )
 
 
-def _write(path: str, data: bytes) -> None:
+def _write(path: str, data: bytes, *, durably: bool = False) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with open(fd, "wb") as file:
         file.write(data)
+        if durably:
+            file.flush()
+            os.fsync(fd)
 
 
 def _write_durably(folder: str, name: str, data: bytes) -> None:
