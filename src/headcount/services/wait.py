@@ -21,7 +21,6 @@ POLL: Final = (0.01, 0.2)
 
 _ENDS: Final = ("run_ended", "run_lost")
 _SAYS: Final = ("reported", "finding")
-_EVENTS_READ: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,11 @@ def wait(context: Context, wish: Wish) -> Waited:
             passed = context.clock.monotonic() - began
             done = _done(wish, runs, satisfied)
             if done or passed >= wish.timeout:
-                return _answer(context, tx, wish, runs, satisfied, done=done, passed=passed)
+                # what is not done goes on from where it began: who has reported need not do so twice
+                cursor = tx.events.last() if done else since
+                return _answer(
+                    context, tx, wish, runs, satisfied, done=done, passed=passed, cursor=str(cursor)
+                )
         context.clock.pause(min(pause, max(0.0, wish.timeout - passed)))
         pause = min(pause * 1.3, POLL[1])
 
@@ -88,22 +91,23 @@ def _runs(tx: Tx, wish: Wish) -> list[Run]:
 def _satisfied(tx: Tx, wish: Wish, runs: Sequence[Run], since: int) -> set[str]:
     """Return the agents for which the condition holds."""
     ended = {run.key.agent_id for run in runs if run.state not in LIVE}
+    going_on = [run.key.agent_id for run in runs if run.state in LIVE]
     if wish.any and wish.cursor is not None:
-        ended &= _said(tx, wish, since, _ENDS)
+        ended = _happened(tx, sorted(ended), since, _ENDS)
     match wish.until:
         case "ended":
             return ended
         case "reported":
-            return ended | _said(tx, wish, since, _SAYS)
+            return ended | _happened(tx, going_on, since, _SAYS)
         case "finding":
-            return ended | _said(tx, wish, since, ("finding",))
+            return ended | _happened(tx, going_on, since, ("finding",))
         case status:
-            return ended | {run.key.agent_id for run in runs if _last_said(tx, run) == status}
+            return ended | {run.key.agent_id for run in runs if run.live and _last_said(tx, run) == status}
 
 
-def _said(tx: Tx, wish: Wish, since: int, kinds: tuple[str, ...]) -> set[str]:
-    found = tx.events.since(since, limit=_EVENTS_READ, task_id=wish.task_id, kinds=kinds)
-    return {event.agent_id for event in found if event.agent_id is not None}
+def _happened(tx: Tx, agent_ids: Sequence[str], since: int, kinds: tuple[str, ...]) -> set[str]:
+    """Return those with such an event since; asked one by one, whatever else the journal has is not read."""
+    return {each for each in agent_ids if tx.events.since(since, limit=1, agent_id=each, kinds=kinds)}
 
 
 def _last_said(tx: Tx, run: Run) -> str | None:
@@ -125,6 +129,7 @@ def _answer(
     *,
     done: bool,
     passed: float,
+    cursor: str,
 ) -> Waited:
     pending = tuple(run.key.agent_id for run in runs if run.key.agent_id not in satisfied)
     shown = [run for run in runs if run.key.agent_id in satisfied] if wish.any and done else runs
@@ -135,6 +140,6 @@ def _answer(
         agents=tuple(agents.of(context, tx, run) for run in shown),
         pending=pending,
         waited_s=round(passed, 3),
-        cursor=str(tx.events.last()),
+        cursor=cursor,
         hint=hint,
     )

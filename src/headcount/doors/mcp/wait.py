@@ -29,14 +29,19 @@ async def follow(crew: Crew, fleet: Headcount, arguments: Mapping[str, Any], pro
     limit = float(arguments["timeout"])
     wish = {name: arguments[name] for name in ("task_id", "any", "until")}
     agents, cursor, told = arguments["agent_ids"] or (), arguments["cursor"], 0.0
+    read = 0
 
     def look() -> Waited:
         return fleet.wait_for_agents(agents, **wish, timeout=0.0, cursor=cursor)
 
     def news() -> bool:
-        return bool(fleet.read_events(cursor=int(answer.cursor or 0), limit=1).events)
+        nonlocal read
+        page = fleet.read_events(cursor=read, limit=1000)
+        read = page.next_cursor
+        return bool(page.events)
 
     answer = await crew.do(look)
+    read = int(answer.cursor or 0)
     while not answer.done and (spent := loop.time() - began) < limit:
         cursor = cursor or answer.cursor
         if spent - told >= PULSE:
