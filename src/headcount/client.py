@@ -48,6 +48,14 @@ class Place(Protocol):
     def daemon_socket(self) -> str | os.PathLike[str]: ...
 
 
+def _cwd() -> str:
+    """Return where this process is; where that has been deleted, the root, which is in nobody's project."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
+
+
 def caller_header(cwd: str, env: Mapping[str, str], dropped: Iterable[str] = ()) -> str:
     """Return who calls from where, for the daemon to act in the caller's place."""
     told = {"cwd": cwd, "env": dict(env), "dropped": list(dropped)}
@@ -219,7 +227,7 @@ class DaemonClient:
             "MCP-Protocol-Version": PROTOCOL,
             "Mcp-Method": "tools/call",
             "Mcp-Name": tool,
-            "X-Headcount-Caller": caller_header(os.getcwd(), env),
+            "X-Headcount-Caller": caller_header(_cwd(), env),
             "X-Headcount-Key": os.urandom(16).hex(),
         }
         head["Authorization"] = f"Bearer {self._environ.get('HEADCOUNT_TOKEN') or 'missing'}"

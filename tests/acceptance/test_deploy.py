@@ -82,6 +82,7 @@ def test_a_role_that_could_harm_is_refused_before_anything_is_made(
         {"command": []},
         {"harness": "nobody"},
         {"cwd": "/nonexistent/directory"},
+        {"env": ["SECRET=value"]},
         {"command": ["a\0b"]},
         {"parent": "../../etc"},
     ],

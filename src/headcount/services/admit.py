@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headcount.domain.admission import Application, Machine, check
 from headcount.domain.errors import HeadcountError, NotFound, Refused
@@ -67,6 +67,28 @@ def reserve(context: Context, request: Request, looked: settle.Look) -> Admitted
     if result is None:
         raise refused or AssertionError("neither admitted nor refused")
     return result
+
+
+def own_task_only(context: Context, request: Request) -> None:
+    """Check that an agent deploys for its own task; the daemon would take the task from its token.
+
+    Raises:
+        Refused: another task is named; the refusal is on record.
+    """
+    with context.registry.read() as tx:
+        own = rights.caller_run(context, tx)
+    if own is None or own.task_id == request.task_id:
+        return
+    refused = Refused(
+        f"agent {own.key.agent_id} works on another task, {own.task_id}",
+        code="parent_foreign",
+        limit="parent",
+        value=own.key.agent_id,
+        hint="deploy for your own task ('headcount spawn' does), or report what is left",
+    )
+    with context.registry.write("refuse") as tx:
+        _record_refusal(context, tx, replace(request, parent=own.key.agent_id), refused)
+    raise refused
 
 
 def _record_refusal(context: Context, tx: Tx, request: Request, error: HeadcountError) -> None:

@@ -44,8 +44,9 @@ def deploy(context: Context, request: Request) -> Deployed:
     """
     harness = validate(context, request)
     if context.remote is not None:
+        admit.own_task_only(context, request)
         return _through_daemon(context.remote, request)
-    check_cwd(request.cwd)
+    check_cwd(context.caller.cwd, request.cwd)
     context.ensure_daemon()
     looked = settle.look(context, act=True)
     admitted = admit.reserve(context, request, looked)
@@ -65,6 +66,7 @@ def _through_daemon(remote: Remote, request: Request) -> Deployed:
         "model": request.model,
         "effort": request.effort,
         "cwd": request.cwd,
+        "env": list(request.env) or None,
         "allow_duplicate_role": request.allow_duplicate_role,
         "allow_same_work": request.allow_same_work,
         "idempotency_key": request.idempotency_key,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from headcount.domain.errors import InvalidInput
 from headcount.domain.ids import check_id, check_role
 from headcount.harnesses.base import Harness
 from headcount.services.context import Context
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,20 @@ def validate(context: Context, request: Request) -> Harness:
     )
     if "\0" in (request.cwd or ""):
         raise InvalidInput("a NUL character cannot be passed on", hint="remove it")
+    check_env(request.env)
     return harness
+
+
+def check_env(names: Iterable[str]) -> None:
+    """Refuse what is not the name of a variable, above all `NAME=value`: a value would stand in the argv
+    of whoever gave it, for all to see, and be dropped."""
+    for name in names:
+        if not _NAME.fullmatch(name):
+            what = name.partition("=")[0][:64]
+            raise InvalidInput(
+                f"{what!r} is not given as the name of a variable",
+                hint="set the variable, and give its name alone: the agent gets its value",
+            )
 
 
 def _check_prompt(prompt: str | None, harness: Harness, most: int) -> None:
@@ -66,6 +84,7 @@ def _check_prompt(prompt: str | None, harness: Harness, most: int) -> None:
         )
 
 
-def check_cwd(cwd: str | None) -> None:
-    if cwd is not None and not os.path.isdir(cwd):
+def check_cwd(here: str, cwd: str | None) -> None:
+    """Check the asked directory, which is relative to the caller's, never to the daemon's."""
+    if cwd is not None and not os.path.isdir(os.path.join(here, cwd)):
         raise InvalidInput(f"{cwd} is not a directory", hint="name an existing directory")
