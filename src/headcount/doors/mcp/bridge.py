@@ -37,14 +37,15 @@ PARSE_ERROR, INVALID_REQUEST, INTERNAL, UNSUPPORTED_VERSION = -32700, -32600, -3
 class Call:
     """One request of the client, from its arrival to its answer."""
 
-    def __init__(self, message: Json, request: bytes, now: float) -> None:
+    def __init__(self, message: Json, request: bytes, *, patience: float) -> None:
+        now = time.monotonic()
         self.id = message["id"]
         self.method = str(message["method"])
         self.name = str((message.get("params") or {}).get("name", ""))
         self.modern = _version(message) is not None
         self.request = request
         self.began = time.time()
-        self.give_up = now + client.DAEMON_WAIT
+        self.give_up = now + patience
         self.due = now
         self.pause = FIRST_WAIT
         self.lost = 0
@@ -70,7 +71,8 @@ class Bridge:
         self._catalogue = _Catalogue("agent" if self._token else "person")
         self._version = self._catalogue.versions[-1]
         no = ("0", "false", "no", "off")
-        self._starts = not self._inside and str(self._setting("autostart", "1")).lower() not in no
+        self._starts = not self._inside and self._setting("autostart", "1").lower() not in no
+        self._patience = _seconds(self._setting("start_timeout", ""), client.DAEMON_WAIT)
         self._calls: list[Call] = []
         self._in = bytearray()
         self._out = bytearray()
@@ -117,9 +119,9 @@ class Bridge:
         for call in self._calls:
             if call.line is not None:
                 poll.register(call.line, select.POLLOUT | select.POLLIN if call.unsent else select.POLLIN)
-        return poll.poll(self._patience(now))
+        return poll.poll(self._idle(now))
 
-    def _patience(self, now: float) -> float | None:
+    def _idle(self, now: float) -> float | None:
         """Return the milliseconds until something is due; None: until something happens."""
         dues = [call.due for call in self._calls if call.line is None]
         dues += [self._until] if self._until is not None else []
@@ -195,7 +197,7 @@ class Bridge:
             return self._refuse(
                 message["id"], str(message["method"]), _too_large(len(request)), modern=bool(version)
             )
-        self._calls.append(Call(message, request, time.monotonic()))
+        self._calls.append(Call(message, request, patience=self._patience))
         return None
 
     def _known(self, message: Json, *, modern: bool) -> Json | None:
@@ -239,20 +241,21 @@ class Bridge:
 
     def _configured(self) -> list[str]:
         """Return the variables that the user's settings let every agent have."""
-        given = self._setting("env", ())
-        return given.replace(",", " ").split() if isinstance(given, str) else [str(each) for each in given]
+        named = self._environ.get("HEADCOUNT_ENV", "").replace(",", " ").split()
+        return [*named, *map(str, self._settings().get("env", ()))]  # the daemon's settings choose among them
 
-    def _setting(self, name: str, default: Any) -> Any:
-        """Return a setting from the environment or the file; the daemon complains of what is wrong there."""
-        if (given := self._environ.get(f"HEADCOUNT_{name.upper()}")) is not None:
-            return given
+    def _setting(self, name: str, default: str) -> str:
+        return self._environ.get(f"HEADCOUNT_{name.upper()}") or str(self._settings().get(name, default))
+
+    def _settings(self) -> Json:
+        """Return what the settings file says; the daemon complains of what is wrong there."""
         try:
             with open(os.path.join(self._where.root, "settings.toml"), "rb") as file:
                 import tomllib  # only for those who have settings
 
-                return tomllib.load(file).get(name, default)
+                return tomllib.load(file)
         except (OSError, ValueError):
-            return default
+            return {}
 
     # the daemon
 
@@ -327,7 +330,7 @@ class Bridge:
         now = time.monotonic()
         call.hang_up()
         call.lost += 1
-        call.due, call.give_up = now + FIRST_WAIT, now + client.DAEMON_WAIT
+        call.due, call.give_up = now + FIRST_WAIT, now + self._patience
         repeats = call.method != "tools/call" or call.name in self._catalogue.repeats
         if call.lost > LOST_MOST or not repeats:
             self._unreachable(call, None)
@@ -391,6 +394,13 @@ class _Catalogue:
         legacy = found["legacy"]
         modern = {name: {**legacy.get(name, {}), **extra} for name, extra in found["modern"].items()}
         self.answers: dict[str, Json] = {"legacy": legacy, "modern": modern}
+
+
+def _seconds(given: str, default: float) -> float:
+    try:
+        return float(given)
+    except ValueError:
+        return default
 
 
 def _version(message: Json) -> str | None:
