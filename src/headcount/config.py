@@ -231,16 +231,16 @@ def load(home: Home, environ: Mapping[str, str], given: Mapping[str, Any]) -> Se
 
 def _from_file(home: Home) -> Mapping[str, Any]:
     try:
-        text = home.settings_file.read_text()
+        found = tomllib.loads(home.settings_file.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise Infrastructure(f"{home.settings_file} cannot be read: {error.strerror}") from error
-    try:
-        found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # not TOML, or not UTF-8
         raise InvalidInput(f"{home.settings_file} is not valid TOML: {error}") from error
     limits = found.pop("limits", {})
+    if not isinstance(limits, dict):
+        raise InvalidInput(f"limits in {home.settings_file} is {limits!r}, not a table")
     return {**found, **limits}
 
 
@@ -270,28 +270,49 @@ def _merge(settings: Settings, values: Mapping[str, Any], source: str) -> Settin
 
 def _typed(name: str, value: Any, default: Any, source: str) -> Any:
     """Return `value` in the type of `default`."""
-    wrong = InvalidInput(f"setting {name} in {source} is {value!r}, not a valid {type(default).__name__}")
+    result: bool | float | tuple[str, ...] | None
     if isinstance(default, bool):
-        words = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
-        result = words.get(str(value).lower())
-        if result is None:
-            raise wrong
-        return result
-    if isinstance(default, tuple):
-        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else tuple(map(str, value))
+        result = _WORDS.get(str(value).lower())
+    elif isinstance(default, tuple):
+        result = _names(value)
+    else:
+        result = _number(value, type(default))
+    least, most = _BOUNDS.get(name, (0, SECONDS_MOST if isinstance(default, float) else INTEGER_MOST))
+    if result is None or (not isinstance(result, tuple) and not least <= result <= most):
+        what = "a list of names" if isinstance(default, tuple) else f"a valid {type(default).__name__}"
+        bounds = "" if isinstance(default, bool | tuple) else f"from {least:g} to {most:g}"
+        raise InvalidInput(
+            f"setting {name} in {source} is {value!r}, not {what}", hint=bounds and f"it may be {bounds}"
+        )
+    return result
+
+
+SECONDS_MOST: Final = 1_000_000
+"""What every wait of the system can take."""
+INTEGER_MOST: Final = 10**15
+"""What the registry, JSON and a float can all hold."""
+_BOUNDS: Final = {"headcount_every": (0.1, 3600), "start_timeout": (0.1, SECONDS_MOST), "port": (0, 65_535)}
+_WORDS: Final = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    """Return names from a list, or from words with blanks or commas between them."""
+    if isinstance(value, str):
+        return tuple(value.replace(",", " ").split())
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    return None
+
+
+def _number(value: Any, kind: type[int | float]) -> int | float | None:
+    """Return a number without losing anything of it; no bool is one."""
+    if isinstance(value, bool):
+        return None
     try:
-        number = type(default)(value)
-    except (TypeError, ValueError):
-        raise wrong from None
-    if number < 0:
-        raise wrong
-    return number
+        number = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if isinstance(value, str) or number == value else None

@@ -18,6 +18,8 @@ from headcount.services.context import Context
 from headcount.store.registry import Tx
 
 DESCRIPTION_MAX: Final = 10_000
+LIMIT_MOST: Final = 1_000_000
+"""Far above what a machine holds, and what the registry can store."""
 PRIORITIES: Final = ("P0", "P1", "P2", "P3")
 RECENT: Final = 10
 ENDED_SHOWN: Final = 20
@@ -120,8 +122,8 @@ def _context(new: NewTask) -> TaskContext:
 def _limit(name: str, given: int | None, default: int) -> int:
     if given is None:
         return default
-    if given < 1:
-        raise InvalidInput(f"{name} is {given}, it must be at least 1")
+    if not 1 <= given <= LIMIT_MOST:
+        raise InvalidInput(f"{name} is {given}, it must be from 1 to {LIMIT_MOST}")
     return given
 
 
