@@ -306,6 +306,7 @@ class Diagnosis:
     daemon_socket: str
     env_kept: tuple[str, ...]
     env_dropped: tuple[str, ...]
+    env_of_harness: Mapping[str, tuple[str, ...]]  # what only agents of that harness get
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError
+from headcount.harnesses import catalogue
 from headcount.services import headcount
 from headcount.services.answers import Check, Diagnosis, Health
 from headcount.services.context import Context
@@ -25,7 +27,7 @@ def examine(context: Context) -> Diagnosis:
     ]
     if failed is not None:
         checks.append(failed)
-    kept, dropped = select(context.caller.env)
+    variables = _variables(context)
     problems = _no_health() if health is None else health
     return Diagnosis(
         healthy=all(check.ok is not False for check in checks) and health is not None and health.healthy,
@@ -34,12 +36,38 @@ def examine(context: Context) -> Diagnosis:
         unfinished=problems.unfinished,
         views_missing=problems.views_missing,
         sessions=problems.sessions,
-        checks=(_count(problems), *checks, _versions()),
+        checks=(_count(health), *checks, _versions()),
         home=str(context.home.root),
         tmux_socket=str(context.home.tmux_socket),
         daemon_socket=str(context.home.daemon_socket),
-        env_kept=tuple(sorted(kept)),
-        env_dropped=tuple(sorted({*dropped, *context.caller.dropped_env})),
+        env_kept=variables.kept,
+        env_dropped=variables.dropped,
+        env_of_harness=variables.of_harness,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """The names of the caller's variables, by which agents of his get them without being asked to."""
+
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+    of_harness: dict[str, tuple[str, ...]]
+
+
+def _variables(context: Context) -> Variables:
+    caller, named = context.caller, context.settings.env
+    kept = set(select(caller.env, names=named)[0])
+    of_harness = {
+        name: set(select(caller.env, names=harness.env_names, prefixes=harness.env_prefixes)[0]) - kept
+        for name, harness in catalogue.HARNESSES.items()
+    }
+    all_kept = kept.union(*of_harness.values())
+    dropped = {*caller.env, *caller.dropped_env} - all_kept
+    return Variables(
+        tuple(sorted(kept)),
+        tuple(sorted(dropped)),
+        {name: tuple(sorted(names)) for name, names in of_harness.items() if names},
     )
 
 
@@ -63,7 +91,9 @@ def _safely(check: Callable[[Context], Check], context: Context) -> Check:
         return Check(check.__name__.strip("_"), False, str(error), hint)
 
 
-def _count(health: Health) -> Check:
+def _count(health: Health | None) -> Check:
+    if health is None:
+        return Check("count", None, "the count is not known", "see below why")
     differ = health.live_rows - health.live_runs
     detail = f"Registry: {health.live_rows}, Running: {health.live_runs}, "
     detail += f"Tmux: {health.sessions_count}, Diff: {differ}"

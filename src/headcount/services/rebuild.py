@@ -10,8 +10,9 @@ from headcount.domain.errors import HeadcountError, Refused
 from headcount.domain.lifecycle import Outcome
 from headcount.domain.model import LockState, Message, RunKey, Started, Task, TaskContext, TaskState
 from headcount.services import settle, stop
-from headcount.services.answers import Rebuilt
+from headcount.services.answers import Rebuilt, iso
 from headcount.services.context import Context
+from headcount.store.quarantine import Quarantine
 from headcount.store.registry import Tx
 from headcount.store.runs import NewRun
 
@@ -27,30 +28,52 @@ class Tally:
 
 
 def rebuild(context: Context) -> Rebuilt:
-    """Rebuild a quarantined registry.
+    """Rebuild a quarantined or damaged registry.
 
-    Reports, findings and events since the last backup are lost; `lost` says so, and names each run
-    directory that could not be read. Runs that live are rows again; nothing is started or killed.
+    Reports, findings and events since the last backup are lost, so are tasks that had no agent, and the
+    closing of tasks; `lost` says so, and names each run directory that could not be read. Runs that live
+    are rows again; nothing is started or killed.
 
     Raises:
-        Refused: the registry is not quarantined.
+        Refused: the registry is whole.
         NotAllowed: an agent asks.
     """
     stop.person_only(context, "rebuild the registry")
-    found = context.registry.quarantined()
-    if found is None:
-        raise Refused(
-            "the registry is not quarantined, there is nothing to rebuild",
-            code="not_quarantined",
-            limit="registry",
-            hint="'headcount doctor' says what is wrong",
-        )
+    found = _quarantined(context)
     tally = Tally()
-    backup = context.registry.rebuild(lambda tx: _fill(context, tx, tally)).backup
-    since = f"since the backup of {backup}" if backup else "of all time: there was no backup"
-    lost = (f"reports, findings and events {since}", *tally.lost)
+    made = context.registry.rebuild(lambda tx: _fill(context, tx, tally))
     return Rebuilt(
-        str(backup) if backup else None, str(found.path), tally.tasks, tally.agents, tally.runs, tuple(lost)
+        str(made.backup) if made.backup else None,
+        str(found.path),
+        tally.tasks,
+        tally.agents,
+        tally.runs,
+        (*_gone(iso(made.backup_at)), *tally.lost),
+    )
+
+
+def _gone(backup_at: str | None) -> tuple[str, ...]:
+    """Say what no run directory tells."""
+    since = f"since the backup of {backup_at}" if backup_at else "of all time: there was no backup"
+    return (
+        f"reports, findings and events {since}",
+        f"tasks without an agent, and the closing and archiving of tasks, {since}",
+    )
+
+
+def _quarantined(context: Context) -> Quarantine:
+    """Return the quarantine; a file that can still be read and fails its check is set aside now."""
+    found = context.registry.quarantined()
+    if found is not None:
+        return found
+    wrong = context.registry.integrity()
+    if wrong:
+        return context.registry.quarantine(wrong[0])
+    raise Refused(
+        "the registry is whole, there is nothing to rebuild",
+        code="not_quarantined",
+        limit="registry",
+        hint="'headcount doctor' says what is wrong",
     )
 
 
