@@ -81,6 +81,7 @@ class Driver(Stage):
     def run(self) -> None:
         self.alone(self.fleet.create_task)
         self.alone(self.fleet.create_task)
+        hold(len(self.auditor.tasks) == 2, "I7", "a task that was created is not there")
         self.world.unruly = True
         while self.steps > 0 or self.world.strands.alive:
             self._turn()
@@ -181,6 +182,7 @@ class Driver(Stage):
             fleet.archive_task: 1,
             fleet.create_task: 1,
             fleet.stranger: 1,
+            fleet.says_late: 2,
         }
         (chosen,) = rng.choices(list(bodies), list(bodies.values()))
         fleet.person(chosen.__name__, chosen, doom=self._doom())

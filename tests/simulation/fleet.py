@@ -23,6 +23,7 @@ from tests.simulation.world import Proc, RunDir, World
 
 ROLES = ("builder", "fixer", "tester")
 WORKS = (None, "the first work", "the second work")
+SLOTS = ("machine_max_live", "max_live", "duplicate_role", "same_work")
 GRACES = (0.0, 0.05, None)
 ENV = {"PATH": "/usr/bin:/bin"}
 
@@ -171,11 +172,18 @@ class Fleet:
     def deploy(self, context: Context, request: Request | None = None) -> Deployed | None:
         request = request or self.request()
         scope = context.caller.agent_id or request.parent or "person"
+        dead = self._dead()
         try:
             answer = deploy.deploy(context, request)
         except Refused as error:
             if error.code != "stopped_meanwhile":
                 self._count_refusal(request, error)
+                holds_a_slot = error.code in SLOTS
+                hold(
+                    not (holds_a_slot and dead & set(error.holders)),
+                    "I2",
+                    f"held by the dead: {error.holders}",
+                )
             return None
         except HeadcountError as error:
             self.world.note(f"deploy failed: {error.code} {error.message}")
@@ -183,6 +191,13 @@ class Fleet:
         self.world.note(f"deployed {answer.agent_id}{' again' if answer.repeated else ''}")
         self._judge_answer(request, scope, answer)
         return answer
+
+    def _dead(self) -> set[str]:
+        """Return the agents that anybody who looks now sees to be over: none of them may hold a slot."""
+        if self.world.climate.unknown:
+            return set()  # a look may fail, and then it holds its slot rightly
+        runs = [run for run in self.world.dirs.values() if run.lock is None and not run.blind]
+        return {run.key.agent_id for run in runs if run.marked and (run.start or run.exit or run.void)}
 
     def _count_refusal(self, request: Request, error: Refused) -> None:
         self.world.note(f"refused: {error.code} {error.message}")
@@ -283,6 +298,14 @@ class Fleet:
             table = "finding"
         hold(said.agent_id == run.key.agent_id, "I10", f"{run.key} spoke as {said.agent_id}")
         self.said.append(Said(table, said.id, said.agent_id, message))
+
+    def says_late(self, context: Context) -> None:
+        """Let any agent that ever ran speak through the daemon, most often one that is over."""
+        runs = [run for run in self.world.dirs.values() if run.token]
+        if runs:
+            run = self.rng.choice(runs)
+            acting = context.acting_as(rights.identify(context, run.token))
+            self.agent_reports(acting, run)
 
     def agent_spawns(self, context: Context, run: RunDir) -> None:
         task_id = self.auditor.agents[run.key.agent_id].task_id
