@@ -120,6 +120,21 @@ def test_it_follows_runs_whether_the_kernel_tells_it_or_not(home: Path, tmp_path
             watch.end()
 
 
+def test_it_keeps_a_copy_of_the_registry_for_a_rebuild(home: Path, tmp_path: Path) -> None:
+    with fleet(home) as opened:
+        made = sleeper(opened, new_task(opened, tmp_path))
+        opened.update_agent_progress("working", "half way", agent_id=made.agent_id)
+        watch = Watch(opened.context, Idle(), first_copy=0.0)
+        watch.begin()
+        copy = Home(home).backups / "daemon.db"
+        until(copy.exists, what="a copy is there")
+        watch.end()
+        opened.context.registry.quarantine("a disk that failed")
+        rebuilt = opened.rebuild_registry()
+        assert rebuilt.from_backup == str(copy)
+        assert opened.get_agent(made.agent_id).message == "half way"
+
+
 class Idle:
     """A lock that nobody has."""
 

@@ -27,6 +27,8 @@ POLL: Final = 0.25
 AFTER_AN_END: Final = 0.15
 """Seconds in which further ends are gathered before the whole headcount that closes their views."""
 AFTER_A_FAILURE: Final = 1.0
+FIRST_COPY, NEXT_COPY = 60.0, 900.0
+"""Seconds from the start to the first copy of the registry, and from one to the next."""
 
 
 class Kept(Protocol):
@@ -36,7 +38,14 @@ class Kept(Protocol):
 class Watch:
     """The supervision. Exceptions in it are logged and counted; they end nothing."""
 
-    def __init__(self, context: Context, held: Kept, *, pushed: bool = hasattr(os, "pidfd_open")) -> None:
+    def __init__(
+        self,
+        context: Context,
+        held: Kept,
+        *,
+        pushed: bool = hasattr(os, "pidfd_open"),
+        first_copy: float = FIRST_COPY,
+    ) -> None:
         self._context: Final = context
         self._held: Final = held
         self._log: Final = structlog.get_logger("headcount.daemon")
@@ -45,6 +54,8 @@ class Watch:
         self._due: Final = threading.Event()
         self._over: Final = threading.Event()
         self._headcounts = self._failures = self._ends = 0
+        self._copy_due = context.clock.monotonic() + first_copy
+        self._copied: int | None = None  # the registry's version then
 
     def begin(self) -> None:
         """Start the threads."""
@@ -67,6 +78,7 @@ class Watch:
     def _count(self) -> None:
         while not self._over.is_set():
             self._safely(self._headcount)
+            self._safely(self._keep_copy)
             self._due.wait(self._context.settings.headcount_every)
             if self._due.is_set() and not self._over.wait(AFTER_AN_END):
                 self._due.clear()
@@ -77,6 +89,18 @@ class Watch:
         self._headcounts += 1
         for each in done:
             self._log.info("headcount_acted", kind=each.kind, subject=each.subject, action=each.action)
+
+    def _keep_copy(self) -> None:
+        """Now and then copy the registry, if it has changed, to where a rebuild looks for it. Under a name
+        of ours, for a garbage collection makes a copy too."""
+        now, registry = self._context.clock.monotonic(), self._context.registry
+        if now < self._copy_due:
+            return
+        self._copy_due = now + NEXT_COPY
+        version = registry.version()
+        if version != self._copied:
+            registry.backup(self._context.home.backups / "daemon.db")
+            self._copied = version
 
     # what the kernel tells
 
