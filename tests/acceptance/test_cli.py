@@ -403,6 +403,15 @@ def test_a_person_reports_for_any_agent(task: str) -> None:
     assert "blocked: no key" in headcount("ps").out
 
 
+def test_a_pipe_gets_whole_lines_and_a_terminal_what_fits(task: str) -> None:
+    said = "a long story " * 20 + "with its end"
+    deploy(task, "builder")
+    headcount("report", "working", said, "--agent", "builder")
+    for words, end in ((("ps",), "its end"), (("status", task), "its end"), (("events",), "report=1")):
+        assert f"{end}\n" in headcount(*words, env={"COLUMNS": ""}).out, words
+        assert max(map(len, headcount(*words).out.splitlines())) <= 80, words
+
+
 def test_events_go_on_from_their_cursor(task: str) -> None:
     first = answer("events", "--limit", "1")
     assert (len(first["events"]), first["more"]) == (1, False)

@@ -50,7 +50,9 @@ def _diagnosis(found: Diagnosis) -> str:
     lines += [_check(each) for each in found.checks if each.name != "count"]
     lines += problems(found)
     lines.append(_wrapped("variables that agents get: ", found.env_kept))
-    lines.append(_wrapped("and do not get: ", found.env_dropped))
+    for harness, names in found.env_of_harness.items():
+        lines.append(_wrapped(f"those of harness {harness} also: ", names))
+    lines.append(_wrapped("and do not get (--env NAME or the setting env adds one): ", found.env_dropped))
     lines.append(paint("healthy", "ok") if found.healthy else paint("unhealthy", "bad"))
     return "\n".join(lines)
 
@@ -60,7 +62,7 @@ def _wrapped(title: str, words: Sequence[str]) -> str:
     from textwrap import fill
 
     text = harmless(", ".join(words)) or "none"
-    return fill(title + text, terminal.width(), subsequent_indent="  ", break_on_hyphens=False)
+    return fill(title + text, terminal.prose_width(), subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _check(check: Check) -> str:

@@ -53,5 +53,5 @@ def _listing(page: EventList) -> str:
 
 def _about(event: EventFacts) -> str:
     whom = event.agent_id or event.task_id or ""
-    facts = ", ".join(f"{name}={value}" for name, value in event.data.items())
+    facts = ", ".join(f"{name}={value}" for name, value in event.data.items() if value is not None)
     return harmless("  ".join(filter(None, [whom, event.reason, facts])))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TextIO
 
 _MIN_WIDTH: Final = 40
+_USUAL_WIDTH: Final = 80
+_UNCUT: Final = 10_000
+"""A pipe or a file cuts nothing, so neither do we: what reads it may want the end of a line."""
 
 
 def prepare() -> None:
@@ -43,9 +45,21 @@ def boxes() -> bool:
     return "utf" in (sys.stdout.encoding or "").lower()
 
 
-def width() -> int:
-    """Return the columns there are; 80 where there is no terminal."""
-    return max(_MIN_WIDTH, shutil.get_terminal_size((80, 24)).columns)
+def width(stream: TextIO | None = None) -> int:
+    """Return the columns of what `stream` (stdout) goes to, or what COLUMNS says."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told):
+        return max(_MIN_WIDTH, int(told))
+    try:
+        there = os.get_terminal_size((stream or sys.stdout).fileno()).columns
+    except (OSError, ValueError, AttributeError):  # no terminal, closed, or no stdout at all
+        return _UNCUT
+    return max(_MIN_WIDTH, there or _USUAL_WIDTH)
+
+
+def prose_width() -> int:
+    """Return the columns that text for reading is wrapped to."""
+    return min(width(), 100)
 
 
 def now() -> float:

@@ -61,8 +61,8 @@ def totals(agents: Sequence[AgentFacts]) -> str:
 
 
 def layers(agents: Sequence[AgentFacts]) -> str:
-    """Return what holds the live agents' processes together."""
-    names = sorted({name for each in agents if live(each) for name in each.layers})
+    """Return what holds the live agents' processes together; that they stand apart from us does not."""
+    names = sorted({name for each in agents if live(each) for name in each.layers} - {"apart"})
     return f", held by {', '.join(names)}" if names else ""
 
 

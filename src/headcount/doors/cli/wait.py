@@ -97,7 +97,7 @@ def _wait(
 
 def _progress(line: str, *, shown: bool) -> None:
     if shown:
-        print(f"\r\x1b[K{line[: terminal.width() - 1]}", end="", file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{line[: terminal.width(sys.stderr) - 1]}", end="", file=sys.stderr, flush=True)
 
 
 def _exit_code(waited: Waited) -> int:
