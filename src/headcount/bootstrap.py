@@ -82,6 +82,7 @@ def context(
             wait=settings.registry_wait,
             clock=clock.now,
             on_statement=on_statement,
+            traces=place.runs,
         ),
         placement=LocalPlacement(place),
         views=_views(place, settings, environ),

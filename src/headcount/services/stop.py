@@ -125,27 +125,33 @@ def stopped(run: Run, *, was_live: bool, note: str = "") -> Stopped:
 def halt(context: Context, *, reason: str) -> Halted:
     """End every live agent at once and refuse deploys until `release`.
 
-    The halt file comes first, then the rows, then the kill: a deploy that reserved before is among the
-    rows, a later one sees the file. Works without the daemon, and kills what is marked live even when
-    the registry cannot be written.
+    The halt file comes first, then the kill of all that is marked live, then the rows, then the kill once
+    more: a deploy that reserved before the file is among the rows, a later one sees the file. Works
+    without the daemon, and waits for nobody before the first kill, however long the registry is held.
 
     Raises:
         NotAllowed: an agent asks.
     """
     person_only(context, "halt the fleet")
     notes = [_raise_flag(context, reason)]
+    killed = _kill_marked(context)
     runs: list[Run] | None = None
     try:
-        runs = _intend_all(context, reason or "halt")
+        runs = _intend_all(context, reason or "halt", killed)
     except HeadcountError as error:
         notes.append(
             f"the registry could not be written ({error.message}); runs were killed by their directories"
         )
+    killed |= _kill_marked(context)
+    ended = _end_unrecorded(context, killed.values()) if runs is None else _end_all(context, runs)
+    return Halted(True, ended, "; ".join(filter(None, notes)))
+
+
+def _kill_marked(context: Context) -> dict[RunKey, Seen]:
     marked = {each.key: each for each in context.placement.look()}
     for key, seen in marked.items():
         context.placement.signal_stop(key, seen.path, grace=0.0)
-    ended = _end_unrecorded(context, marked.values()) if runs is None else _end_all(context, runs)
-    return Halted(True, ended, "; ".join(filter(None, notes)))
+    return marked
 
 
 def person_only(context: Context, what: str) -> None:
@@ -170,13 +176,17 @@ def _raise_flag(context: Context, reason: str) -> str:
     return ""
 
 
-def _intend_all(context: Context, reason: str) -> list[Run]:
+def _intend_all(context: Context, reason: str, killed: Iterable[RunKey]) -> list[Run]:
+    """Record the intent on every live row; return these runs, and those of `killed` that have a row."""
     with context.registry.write("halt") as tx:
         live = tx.runs.live()
         for row in live:
             mark(context, tx, row.key, row.task_id, reason)
         tx.events.add("halted", reason=reason, data={"live": len(live)}, now=context.clock.now())
-        return [rights.existing(tx, row.key.agent_id, row.key.n) for row in live]
+        found = [
+            tx.runs.get(key.agent_id, key.n) for key in dict.fromkeys((*(row.key for row in live), *killed))
+        ]
+    return [run for run in found if run is not None]
 
 
 def _end_all(context: Context, runs: Sequence[Run]) -> tuple[Stopped, ...]:

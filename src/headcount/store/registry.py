@@ -67,8 +67,12 @@ class Registry:
         clock: Callable[[], float],
         wait: float = 10.0,
         on_statement: Callable[[str], None] | None = None,
+        traces: Path | None = None,
     ) -> None:
         """`wait` bounds every wait for other processes, in seconds; `clock` gives epoch seconds.
+
+        `traces` is a directory in which nothing is before there is a registry: where something is, a
+        registry that is not there is gone.
 
         `on_statement` gets the text of each SQL statement that is run, for tests that count.
         """
@@ -78,6 +82,7 @@ class Registry:
         self._wait: Final = wait
         self._clock: Final = clock
         self._on_statement: Final = on_statement
+        self._traces: Final = traces
         self._lock: Final = WritersLock(lock_path, wait=wait)
         self._cell: Final = QuarantineDirectory(quarantine, path)
         self._inherited: Final[list[Handle]] = []  # a parent's connections, kept from being closed
@@ -246,12 +251,18 @@ class Registry:
         """Make an empty registry, unless there has been one: it never goes on empty."""
         if self._path.exists():
             return  # another process was faster
-        if self._cell.standing() is None and any(self._backups.glob("*.db")):
+        if self._cell.standing() is None and self._has_been():
             self._cell.impose("its file is gone", self._clock())
         if standing := self._cell.standing():
             raise standing.error()
         with schema.new_file(self._path, on_statement=self._on_statement):
             pass
+
+    def _has_been(self) -> bool:
+        """Say whether there are signs of an earlier registry."""
+        if any(self._backups.glob("*.db")):
+            return True
+        return self._traces is not None and self._traces.is_dir() and any(self._traces.iterdir())
 
     def _update(self, handle: Handle) -> None:
         """Apply the migrations that are missing, after a copy of the file as it was."""
