@@ -157,11 +157,11 @@ def test_list_all_tmux_sessions(home: Path, tmp_path: Path, require_tmux: str) -
 def test_registry_health_check(opened: Headcount, tmp_path: Path) -> None:
     """30 checks at once beside ghosts agree, and none writes."""
     task = new_task(opened, tmp_path)
-    for n in range(6):
-        made = sleeper(opened, task, f"role{n}")
-        if n % 2 and made.runner_pid:
-            os.kill(made.runner_pid, 9)
-            until(lambda pid=made.runner_pid: not alive(pid), what="a dead runner")  # type: ignore[misc]  # mypy infers no default
+    runners = [sleeper(opened, task, f"role{n}").runner_pid for n in range(6)]
+    for runner in runners[::2]:  # after the last deploy, which would have settled them
+        assert runner
+        os.kill(runner, 9)
+    until(lambda: not any(alive(runner) for runner in runners[::2]), what="three dead runners")
     last = opened.read_events().next_cursor
     said = crowd(opened, "h = fleet.registry_health_check(); say([h.healthy, len(h.ghosts), h.live_rows])")
     assert {tuple(lines[-1]) for lines in said} == {(False, 3, 6)}

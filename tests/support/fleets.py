@@ -22,13 +22,15 @@ def traced(home: Path, on_statement: Callable[[str], None], **settings: Any) -> 
 
 @contextmanager
 def fleet(home: Path, **settings: Any) -> Iterator[Headcount]:
-    """Open a fleet; at the end, end every agent of it."""
+    """Open a fleet; at the end, end every agent of it, and the view server."""
     given: dict[str, Any] = {"views": False, "autostart": False, "grace": 2.0, "min_memory_mb": 1, **settings}
     opened = Headcount(home, **given)
     try:
         yield opened
     finally:
         clear(opened)
+        if given["views"]:
+            opened.context.views.shut()
         opened.close()
 
 
