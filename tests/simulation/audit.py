@@ -227,8 +227,10 @@ class Auditor:
         row = self.rows.get(run.key)
         asked = row is None or row["state"] not in ("reserved", "running")
         own = run.order is not None and run.order.deployer == by.identity
-        # a halt kills what is marked live, also what was let in when it had been lifted in the meantime
-        hold(asked or own or "halt" in self.world.caller, "I6", f"{run.key} is told to stop, nobody asked")
+        # a halt is asked for by its file, and kills what is marked live before it writes a row; also what
+        # was let in when it had been lifted in the meantime
+        halted = self._halted.exists() or "halt" in self.world.caller
+        hold(asked or own or halted, "I6", f"{run.key} is told to stop, nobody asked")
 
     # rows and machine
 
