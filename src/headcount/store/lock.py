@@ -160,7 +160,7 @@ def busy(holder: Holder, wait: float) -> RegistryBusy:
     """Return the error that names the holder and says what to do about it."""
     who = f"process {holder.pid}" if holder.pid else "another process"
     if holder.stopped:
-        state, hint = ", which is stopped", f"let it go on with 'kill -CONT {holder.pid}', or end it"
+        state, hint = ", which is stopped,", f"let it go on with 'kill -CONT {holder.pid}', or end it"
     else:
         state, hint = "", "try again; if it stays so, look at what that process does"
     return RegistryBusy(
