@@ -88,6 +88,17 @@ def test_detached_agents_go_on() -> None:
     assert [each["agent_id"] for each in agents()] == [facts["agents"][0]["agent_id"]]
 
 
+def test_the_task_of_a_run_is_closed_with_it_and_one_without_an_agent_is_not_listed() -> None:
+    done = answer("run", "--", "true")["task_id"]
+    assert headcount("run", "--", "/no/such/program").code == 5
+    left = answer("run", "--detach", "--", "sleep", "600")["task_id"]
+    tasks = {each["task_id"]: each["state"] for each in answer("task", "list")["tasks"]}
+    assert tasks == {done: "closed", left: "open"}
+    given = answer("task", "create", "mine")["task_id"]
+    assert headcount("run", "--task", given, "--", "true").code == 0
+    assert answer("task", "show", given)["state"] == "open"
+
+
 def test_a_refused_agent_stops_those_before_it() -> None:
     task = answer("task", "create", "x", "--max-live", "2")["task_id"]
     ran = headcount("run", "--task", task, "--agents", "3", "--json", "--", "sleep", "600")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -97,7 +98,8 @@ def run(
       headcount run --harness command -- make test
       headcount run "Review the last commit" --agents 3 --role reviewer
 
-    Ctrl-C stops the agents and what they deployed, a second one kills them.
+    Ctrl-C stops the agents and what they deployed, a second one kills them. A task made for the run is
+    closed at its end; --detach leaves agents and task as they are.
 
     Exit code 0: all completed. 1: one did not. 6: time ran out.
     """  # noqa: D301 - click's mark for lines that stay as they are
@@ -116,10 +118,14 @@ def run(
     with fleets.opened() as fleet:
         task_id = _task(fleet, team, task=task, project=project)
         watch = Watch(fleet, task_id)
-        if detach:
-            _deploy(fleet, team, watch)
-            return _left(watch, as_json=as_json)
-        code = _whole(fleet, team, watch, timeout=timeout, quiet=as_json)
+        try:
+            if detach:
+                _deploy(fleet, team, watch)
+                return _left(watch, as_json=as_json)
+            code = _whole(fleet, team, watch, timeout=timeout, quiet=as_json)
+        finally:
+            if task is None and not (detach and watch.roots):
+                _put_away(fleet, watch)
         _answer(fleet, watch, code, as_json=as_json)
     return code
 
@@ -158,11 +164,22 @@ def _whole(fleet: Headcount, team: Team, watch: Watch, *, timeout: float | None,
             _deploy(fleet, team, watch)
             return watch.until_over(timeout, draw=draw)
         except Interrupted as interrupted:
+            print("stopping the agents; Ctrl-C again kills them", file=sys.stderr, flush=True)
             watch.end("interrupted", draw=draw)
             return EXIT_SIGNALLED + interrupted.number
         except HeadcountError:
             watch.end("the run could not go on", draw=draw)
             raise
+
+
+def _put_away(fleet: Headcount, watch: Watch) -> None:
+    """Close the task that was made for this run; one that never had an agent leaves the lists too."""
+    with suppress(
+        HeadcountError
+    ):  # something of it goes on, or the registry cannot be written: it stays open
+        fleet.close_task(watch.task_id)
+        if not watch.roots:
+            fleet.archive_task(watch.task_id)
 
 
 def _left(watch: Watch, *, as_json: bool) -> int:
