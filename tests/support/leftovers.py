@@ -71,7 +71,7 @@ def await_none(root: Path, *, patience: float = PATIENCE) -> list[Leftover]:
 
 
 def remove_cgroups(home: Path) -> None:
-    """Remove the empty cgroups of runs of `home`: those of runners that a test killed with everything else."""
+    """Remove the empty cgroups of runs of `home`: those of runners that a test killed with all else."""
     tag = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:12]
     for place in cgroup.places():
         for leaf in Path(place).glob(f"*-{tag}"):
