@@ -16,7 +16,7 @@ from headcount.doors.cli.reference import page
 from headcount.doors.cli.root import root
 from tests.support.commands import environment, headcount
 
-ANSWERING = sorted(set(COMMANDS) - {"mcp", "demo", "audit", "task"})
+ANSWERING = sorted(set(COMMANDS) - {"mcp", "task"})
 """Commands with options of their own; those that hand their arguments on have none."""
 
 
@@ -57,7 +57,7 @@ def test_every_command_can_answer_in_json_and_explains_every_option(name: str) -
     assert all(each.help for each in parameters if isinstance(each, click.Option))
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"demo", "audit"}))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_has_help(name: str) -> None:
     ran = headcount(name, "--help")
     assert (ran.code, ran.err) == (0, "")
@@ -81,6 +81,12 @@ def test_a_mistake_with_json_is_a_json_object() -> None:
     assert (ran.code, ran.err) == (2, "")
     assert ran.error["code"] == "usage"
     assert "--nonsense" in ran.error["message"]
+
+
+@pytest.mark.parametrize("words", [("audit", "--only", "tea"), ("demo", "--pace", "-1")], ids=" ".join)
+def test_the_long_shows_take_no_mistake_either(words: tuple[str, ...]) -> None:
+    ran = headcount(*words, "--json")
+    assert (ran.code, ran.error["code"]) == (2, "usage")
 
 
 def test_json_behind_the_dashes_is_the_other_commands() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -14,13 +13,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from headcount.api import Headcount
 from headcount.daemon import start as daemon
+from headcount.domain.errors import NotAllowed
 from headcount.doors.cli import watch
 from headcount.doors.demo import scene
 from headcount.doors.demo.count import Witness
-from headcount.doors.demo.ending import ending
+from headcount.doors.demo.ending import report, tell
 from headcount.services.answers import AgentFacts
 
 
@@ -57,36 +58,28 @@ class Play:
             time.sleep(0.1)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the demo; return 0 if the count was right at every moment and all went as it should."""
-    asked = _arguments(argv)
+def main(*, pace: float = 0.6, keep: bool = False, as_json: bool = False) -> int:
+    """Run the demo; return 0 if the count was right at every moment and all went as it should.
+
+    Raises:
+        NotAllowed: an agent asks; its end would end the fleet.
+    """
     if "HEADCOUNT_AGENT_ID" in os.environ:
-        print("the demo starts a fleet of its own: run it outside of an agent", file=sys.stderr)
-        return 2
+        raise NotAllowed("the demo starts a fleet of its own", hint="run it outside of an agent")
     place = Path(tempfile.mkdtemp(prefix="hc-demo-"))
     home, project = place / "home", place / "toy"
     project.mkdir()
     fleet = Headcount(home, machine_max_live=12, grace=2.0)
     try:
-        with watch.shown(quiet=False) as draw:
-            play = Play(fleet, home, project, asked.pace, Witness(fleet), draw)
+        with watch.shown(quiet=as_json) as draw:
+            play = Play(fleet, home, project, pace, Witness(fleet), draw)
             notes = _acts(play)
-        return ending(play.fleet, play.task_id, play.witness, notes)
+        return tell(report(play.fleet, play.task_id, play.witness, notes), as_json=as_json)
     except KeyboardInterrupt:
         print("\ninterrupted: ending the fleet", file=sys.stderr)
         return 130
     finally:
-        _clear(fleet, place, keep=asked.keep)
-
-
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="headcount demo",
-        description="Watch a fleet do a whole job over a git repository that it makes. It needs no key.",
-    )
-    parser.add_argument("--pace", type=float, default=0.6, metavar="S", help="seconds between two acts (0.6)")
-    parser.add_argument("--keep", action="store_true", help="keep the demo's home and project, and say where")
-    return parser.parse_args(list(argv))
+        _clear(fleet, place, keep=keep)
 
 
 def _acts(play: Play) -> list[str]:
@@ -159,7 +152,7 @@ def _race(play: Play) -> str:
     environ = {**os.environ, "HEADCOUNT_HOME": str(play.home), "HEADCOUNT_MACHINE_MAX_LIVE": "12"}
     both = [_command(play, words, environ) for _ in range(2)]
     codes = []
-    refusal: Mapping[str, object] = {}
+    refusal: Mapping[str, Any] = {}
     for each in both:
         out, _ = each.communicate(timeout=60)
         codes.append(each.returncode)
@@ -167,7 +160,8 @@ def _race(play: Play) -> str:
             refusal = json.loads(out)["error"]
     if sorted(codes) != [0, 3]:
         raise AssertionError(f"two deploys of one role ended with {codes}, not with one 0 and one 3")
-    _say(f"  one got it; the other was told: {refusal['message']} (held by {refusal['holders']})")
+    holders = ", ".join(map(str, refusal["holders"]))
+    _say(f"  one got it; the other was told: {refusal['message']} (held by {holders})")
     return f"race for one role: one deployed, one refused ({refusal['code']})"
 
 
