@@ -62,6 +62,6 @@ def check_id(kind: str, value: str) -> str:
     if not _ID.fullmatch(value):
         raise InvalidInput(
             f"{value[:80]!r} is not a valid {kind} id",
-            hint=f"a {kind} id looks like '{'task' if kind == 'task' else 'builder'}-01jx5e2k9pab12cd'",
+            hint=f"one looks like '{'task' if kind == 'task' else 'builder'}-01jx5e2k9pab12cd'",
         )
     return value
