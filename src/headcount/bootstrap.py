@@ -88,6 +88,7 @@ def context(
         views=_views(place, settings, environ),
         clock=clock,
         harness=catalogue.find,
+        harness_names=catalogue.names(),
         headcount=own_command(),
         caller=_caller(environ, settings),
         token=token,

@@ -66,6 +66,7 @@ class Context:
     remote: Remote | None  # the daemon, when we are in an agent's tree: nothing is started here
     ensure_daemon: Callable[[], None]  # starts it if it is needed and absent; never waits
     daemon_pid: Callable[[], int | None]
+    harness_names: tuple[str, ...] = ()
     given_up: set[RunKey] = field(default_factory=set)
     """Deploys of this process that could not be undone or confirmed: it lives, but as their deployer it is
     dead. Shared by all contexts made from one; lost with the process, which is then dead indeed."""

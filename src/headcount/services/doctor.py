@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError
-from headcount.harnesses import catalogue
 from headcount.services import headcount
 from headcount.services.answers import Check, Diagnosis, Health
 from headcount.services.context import Context
@@ -60,7 +59,7 @@ def _variables(context: Context) -> Variables:
     kept = set(select(caller.env, names=named)[0])
     of_harness = {
         name: set(select(caller.env, names=harness.env_names, prefixes=harness.env_prefixes)[0]) - kept
-        for name, harness in catalogue.HARNESSES.items()
+        for name, harness in ((name, context.harness(name)) for name in context.harness_names)
     }
     all_kept = kept.union(*of_harness.values())
     dropped = {*caller.env, *caller.dropped_env} - all_kept
