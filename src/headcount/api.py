@@ -94,7 +94,7 @@ class Headcount:
         Raises:
             InvalidInput: a blank description, a project that is not a directory, a limit below 1.
         """
-        from headcount.services import tasks
+        from headcount.services import given, tasks
 
         return tasks.create(
             self._context,
@@ -103,10 +103,10 @@ class Headcount:
                 project=None if project is None else str(project),
                 priority=priority,
                 background=background,
-                deliverables=tuple(deliverables),
-                success_criteria=tuple(success_criteria),
-                constraints=tuple(constraints),
-                relevant_files=tuple(relevant_files),
+                deliverables=given.words("deliverables", deliverables),
+                success_criteria=given.words("success_criteria", success_criteria),
+                constraints=given.words("constraints", constraints),
+                relevant_files=given.words("relevant_files", relevant_files),
                 conversation=tuple(conversation),
                 max_live=max_live,
                 max_agents=max_agents,
@@ -171,7 +171,7 @@ class Headcount:
             Refused: a limit or rule; nothing was started.
             PlacementFailed: it did not start; the reason is on record, nothing is left.
         """
-        from headcount.services import deploy, request
+        from headcount.services import deploy, given, request
 
         return deploy.deploy(
             self._context,
@@ -180,12 +180,12 @@ class Headcount:
                 role=role,
                 prompt=prompt,
                 harness=harness,
-                command=tuple(command),
+                command=given.words("command", command),
                 parent=parent,
                 model=model,
                 effort=effort,
                 cwd=None if cwd is None else str(cwd),
-                env=tuple(env),
+                env=given.words("env", env),
                 allow_duplicate_role=allow_duplicate_role,
                 allow_same_work=allow_same_work,
                 idempotency_key=idempotency_key,

@@ -12,6 +12,7 @@ from typing import Final
 from headcount.domain.errors import InvalidInput
 from headcount.domain.ids import check_id, check_role
 from headcount.harnesses.base import Harness
+from headcount.services import given
 from headcount.services.context import Context
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -42,6 +43,7 @@ class Request:
 
 def validate(context: Context, request: Request) -> Harness:
     """Check all that needs neither the registry nor the machine."""
+    _check_types(request)
     check_id("task", request.task_id)
     check_role(request.role)
     if request.parent is not None:
@@ -55,6 +57,15 @@ def validate(context: Context, request: Request) -> Harness:
         raise InvalidInput("a NUL character cannot be passed on", hint="remove it")
     check_env(request.env)
     return harness
+
+
+def _check_types(request: Request) -> None:
+    for name in ("task_id", "role", "harness"):
+        given.text(name, getattr(request, name))
+    for name in ("prompt", "parent", "cwd"):
+        given.maybe_text(name, getattr(request, name))
+    for name in ("model", "effort", "idempotency_key"):
+        given.maybe_text(name, getattr(request, name), most=given.LABEL_MAX)
 
 
 def check_env(names: Iterable[str]) -> None:

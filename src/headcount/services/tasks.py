@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -12,12 +13,14 @@ from headcount.domain.errors import InvalidInput, NotAllowed, Refused
 from headcount.domain.ids import TASK_PREFIX, check_role, new_id
 from headcount.domain.lifecycle import LIVE, State
 from headcount.domain.model import Message, Task, TaskContext, TaskState
-from headcount.services import agents, findings, report, rights, settle
+from headcount.services import agents, findings, given, report, rights, settle
 from headcount.services.answers import TaskFacts, TaskList, TaskStatus, iso
 from headcount.services.context import Context
 from headcount.store.registry import Tx
 
 DESCRIPTION_MAX: Final = 10_000
+CONTEXT_MAX: Final = 1_000_000
+"""Bytes of all that agents are told of a task besides its description; each order has it."""
 LIMIT_MOST: Final = 1_000_000
 """Far above what a machine holds, and what the registry can store."""
 PRIORITIES: Final = ("P0", "P1", "P2", "P3")
@@ -74,7 +77,7 @@ def create(context: Context, new: NewTask) -> TaskFacts:
 
 
 def _description(text: str) -> str:
-    if not text.strip():
+    if not given.text("description", text).strip():
         raise InvalidInput("the description is blank", hint="say in a sentence what the task is")
     if len(text) > DESCRIPTION_MAX:
         raise InvalidInput(
@@ -90,14 +93,14 @@ def _priority(text: str) -> str:
     return text
 
 
-def _project(context: Context, given: str | None) -> str:
-    if given is not None and "\0" in given:
+def _project(context: Context, named: str | None) -> str:
+    if named is not None and "\0" in named:
         raise InvalidInput("a project directory cannot hold a NUL character")
-    if not context.caller.cwd and not os.path.isabs(given or ""):
+    if not context.caller.cwd and not os.path.isabs(named or ""):
         raise InvalidInput(
             "the current directory is gone", hint="go to one that exists, or name the project in full"
         )
-    path = Path(context.caller.cwd, given or ".")
+    path = Path(context.caller.cwd, named or ".")
     if not path.exists():
         raise InvalidInput(f"project directory {path} does not exist", hint="create it, or name another")
     if not path.is_dir():
@@ -106,33 +109,57 @@ def _project(context: Context, given: str | None) -> str:
 
 
 def _context(new: NewTask) -> TaskContext:
-    return TaskContext(
-        background=new.background,
+    """Return what agents are told of the task; every order has it, so it is bounded."""
+    made = TaskContext(
+        background=given.text("background", new.background),
         deliverables=new.deliverables,
         success_criteria=new.success_criteria,
         constraints=new.constraints,
         relevant_files=new.relevant_files,
-        conversation=tuple(
-            Message(each.get("role", "user"), each.get("content", ""), each.get("timestamp"))
-            for each in new.conversation
-        ),
+        conversation=tuple(_message(at, each) for at, each in enumerate(new.conversation)),
+    )
+    _check_size(made)
+    return made
+
+
+def _check_size(made: TaskContext) -> None:
+    lists = (made.deliverables, made.success_criteria, made.constraints, made.relevant_files)
+    said = (word for each in made.conversation for word in (each.role, each.content, each.timestamp or ""))
+    try:
+        size = sum(len(text.encode()) for text in (made.background, *chain(*lists), *said))
+    except UnicodeEncodeError:
+        raise InvalidInput("a text of the task is not valid Unicode", hint="send it as UTF-8") from None
+    if size > CONTEXT_MAX:
+        raise InvalidInput(
+            f"the task's context has {size} bytes, the limit is {CONTEXT_MAX}",
+            hint="put the material into files of the project and name them in relevant_files",
+        )
+
+
+def _message(at: int, each: object) -> Message:
+    said = given.mapping(f"conversation[{at}]", each)
+    role, content = said.get("role", "user"), said.get("content", "")
+    return Message(
+        given.text(f"conversation[{at}].role", role),
+        given.text(f"conversation[{at}].content", content),
+        given.maybe_text(f"conversation[{at}].timestamp", said.get("timestamp")),
     )
 
 
-def _limit(name: str, given: int | None, default: int) -> int:
-    if given is None:
+def _limit(name: str, value: object, default: int) -> int:
+    if value is None:
         return default
-    if not 1 <= given <= LIMIT_MOST:
-        raise InvalidInput(f"{name} is {given}, it must be from 1 to {LIMIT_MOST}")
-    return given
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LIMIT_MOST:
+        raise InvalidInput(f"{name} is {value!r}, it must be from 1 to {LIMIT_MOST}")
+    return value
 
 
-def _rules(given: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, ...]] | None:
-    if given is None:
+def _rules(rules: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, ...]] | None:
+    if rules is None:
         return None
     return {
-        check_role(parent): tuple(check_role(child) for child in children)
-        for parent, children in given.items()
+        check_role(parent): tuple(map(check_role, given.words(f"spawn_rules[{parent}]", children)))
+        for parent, children in given.mapping("spawn_rules", rules).items()
     }
 
 
