@@ -6,9 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headcount.api import Headcount
+    from headcount.domain.errors import (
+        HeadcountError,
+        Infrastructure,
+        InvalidInput,
+        NotAllowed,
+        NotFound,
+        PlacementFailed,
+        Refused,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["Headcount", "__version__"]
+__all__ = [
+    "Headcount",
+    "HeadcountError",
+    "Infrastructure",
+    "InvalidInput",
+    "NotAllowed",
+    "NotFound",
+    "PlacementFailed",
+    "Refused",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +36,8 @@ def __getattr__(name: str) -> Any:
         from headcount.api import Headcount
 
         return Headcount
+    if name in __all__:
+        from headcount.domain import errors
+
+        return getattr(errors, name)
     raise AttributeError(f"module 'headcount' has no attribute {name!r}")

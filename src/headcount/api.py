@@ -22,20 +22,31 @@ class Headcount:
     """A fleet of agents: one registry, its runs, and what one may do with them.
 
     Safe to use from many threads and many processes at once; correctness rests on the registry alone.
+    Answers are frozen dataclasses with plain values; times in them are ISO 8601 in UTC. What is not done
+    is raised as a `HeadcountError`, with a `code`, a `message` and a `hint` at what to do next.
+
+    Every example below runs as a test. In them `fleet` is an open fleet, and `task` the id of a task in it.
 
     >>> from headcount import Headcount
-    >>> fleet = Headcount()
-    >>> fleet.list_agents().agents
-    ()
+    >>> with Headcount() as fleet:
+    ...     task = fleet.create_task("Tidy the parser", project=".").task_id
+    ...     agent = fleet.deploy(task, role="builder", harness="command", command=["echo", "tidy"])
+    ...     done = fleet.wait_for_agents([agent.agent_id])
+    ...     print(done.agents[0].outcome, fleet.get_agent_output(agent.agent_id).text)
+    completed tidy
+    <BLANKLINE>
     """
 
     def __init__(self, home: str | Path | None = None, **settings: Any) -> None:
         """Open the fleet in `home` (default: `HEADCOUNT_HOME`, or the platform's state directory).
 
-        `settings` override the settings file and the environment, such as `task_max_live=5`.
+        `settings` override the settings file and the environment.
+
+        >>> Headcount(task_max_live=5).create_task("Tidy the parser", project=".").max_live
+        5
 
         Raises:
-            InvalidInput: an unknown setting.
+            InvalidInput: an unknown setting, or one of a wrong type.
             Infrastructure: the home cannot be used.
         """
         from headcount import bootstrap
@@ -44,21 +55,41 @@ class Headcount:
 
     @classmethod
     def of(cls, context: Context) -> Headcount:
-        """Return the fleet of a context that was made elsewhere: by the daemon, or with other parts."""
+        """Return the fleet of a context that was made elsewhere: by the daemon, or with other parts.
+
+        >>> Headcount.of(fleet.context).list_tasks().tasks[0].task_id == task
+        True
+        """
         made = cls.__new__(cls)
         made._context = context  # noqa: SLF001  # its own
         return made
 
     @property
     def context(self) -> Context:
+        """Return what this fleet stands on: settings, home, registry, placement, views and who asks.
+
+        >>> fleet.context.settings.limits.task_max_live
+        20
+        """
         return self._context
 
     def acting_as(self, caller: Caller) -> Headcount:
-        """Return this fleet as `caller` sees it: with its rights, working directory and variables."""
+        """Return this fleet as `caller` sees it: with its rights, working directory and variables.
+
+        The daemon does this for each request, so that an agent works where its deployer is.
+
+        >>> from headcount.domain.model import Caller
+        >>> there = fleet.acting_as(Caller(cwd="/tmp"))
+        >>> there.create_task("Tidy up").project
+        '/tmp'
+        """
         return self.of(self._context.acting_as(caller))
 
     def close(self) -> None:
-        """Close the registry's connections; agents go on."""
+        """Close the registry's connections; agents go on. A `with` block does this at its end.
+
+        >>> fleet.close()
+        """
         self._context.registry.close()
 
     def __enter__(self) -> Self:
@@ -88,11 +119,21 @@ class Headcount:
     ) -> answers.TaskFacts:
         """Create a task for agents to work on.
 
-        `project` is the directory that agents work in (default: the caller's). `priority` is P0 to P3.
+        `project` is the directory that agents work in (default: the caller's). `priority` is P0 to P3. What
+        agents are told of the task is in `background`, `deliverables`, `success_criteria`, `constraints`,
+        `relevant_files` and `conversation` (messages with role, content and perhaps timestamp). The limits
+        stand for the task's whole life: live at once, over its life, and levels of delegation.
         `spawn_rules` maps a role to the roles that it may deploy.
+
+        >>> made = fleet.create_task(
+        ...     "Tidy the parser", project=".", success_criteria=["its tests pass"], max_live=3
+        ... )
+        >>> made.state, made.max_live, made.max_depth
+        ('open', 3, 5)
 
         Raises:
             InvalidInput: a blank description, a project that is not a directory, a limit below 1.
+            NotAllowed: an agent asks.
         """
         from headcount.services import given, tasks
 
@@ -118,25 +159,61 @@ class Headcount:
     def list_tasks(
         self, *, state: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> answers.TaskList:
-        """List tasks, newest first; `state` is open, paused, closed or archived."""
+        """List tasks, newest first, all but archived ones; `state` is open, paused, closed or archived.
+
+        `cursor` is the `next_cursor` of an earlier answer.
+
+        >>> [each.task_id for each in fleet.list_tasks(state="open").tasks] == [task]
+        True
+        """
         from headcount.services import tasks
 
         return tasks.page(self._context, state=state, limit=limit, cursor=cursor)
 
     def get_task_status(self, task_id: str) -> answers.TaskStatus:
-        """Say where a task stands: agents, counts, refusals, last reports and findings."""
+        """Say where a task stands: agents, counts, refusals, last reports and findings.
+
+        Counts are derived from the rows when asked, after recording what can be seen of live agents.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> status = fleet.get_task_status(task)
+        >>> status.counts["live"], status.counts["total"], status.refusals
+        (1, 1, {})
+
+        Raises:
+            NotFound: no such task.
+        """
         from headcount.services import tasks
 
         return tasks.status(self._context, task_id)
 
     def close_task(self, task_id: str) -> answers.TaskFacts:
-        """Close a task: it takes no new agents. Refused while one is live."""
+        """Close a task: it takes no new agents.
+
+        >>> fleet.close_task(task).state
+        'closed'
+
+        Raises:
+            Refused: an agent of it is live.
+            NotAllowed: an agent asks.
+        """
         from headcount.services import tasks
 
         return tasks.close(self._context, task_id)
 
     def archive_task(self, task_id: str) -> answers.TaskFacts:
-        """Archive a closed task: it leaves the default lists, and `gc` may take its runs."""
+        """Archive a closed task: it leaves the default lists. All of it can still be read.
+
+        >>> _ = fleet.close_task(task)
+        >>> fleet.archive_task(task).state
+        'archived'
+        >>> fleet.list_tasks().tasks
+        ()
+
+        Raises:
+            Refused: it is not closed.
+            NotAllowed: an agent asks.
+        """
         from headcount.services import tasks
 
         return tasks.archive(self._context, task_id)
@@ -162,8 +239,26 @@ class Headcount:
     ) -> answers.Deployed:
         """Deploy one agent and return when its process is confirmed to run.
 
-        `env` names further variables of the caller that the agent gets. Within an agent's tree the
-        new agent is that agent's child, whatever `parent` says.
+        `harness` is the program that is the agent: claude, command, script or another one; `command` is the
+        program and its arguments for `command`, and further flags for the others. `prompt` is what it is to
+        do; `command` and `script` can do without. It works in `cwd` (default: the caller's directory if that
+        is in the project, else the project). `env` names further variables of the caller that it gets.
+        `idempotency_key`: repeated with the same key, the deploy is done once and answered again.
+
+        Within an agent's tree the new agent is that agent's child, whatever `parent` says.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> agent.state, agent.run, agent.depth
+        ('running', 1, 1)
+
+        Limits and rules are checked before anything is started, and a refusal says what holds it:
+
+        >>> from headcount import Refused
+        >>> try:
+        ...     fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        ... except Refused as refusal:
+        ...     print(refusal.code, refusal.holders == (agent.agent_id,))
+        duplicate_role True
 
         Raises:
             InvalidInput: bad role, prompt, harness or directory.
@@ -195,13 +290,30 @@ class Headcount:
     def list_agents(
         self, *, task_id: str | None = None, all: bool = False, limit: int = 200, cursor: str | None = None
     ) -> answers.AgentList:
-        """List live agents; with `all`, ended ones too."""
+        """List live agents, newest first; with `all`, ended ones too.
+
+        `cursor` is the `next_cursor` of an earlier answer.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> [(each.role, each.state) for each in fleet.list_agents(task_id=task).agents]
+        [('builder', 'running')]
+        """
         from headcount.services import agents
 
         return agents.page(self._context, task_id=task_id, ended=all, limit=limit, cursor=cursor)
 
     def get_agent(self, agent_id: str) -> answers.AgentFacts:
-        """Return the facts of one agent by its latest run."""
+        """Return the facts of one agent by its latest run.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sh", "-c", "exit 3"])
+        >>> _ = fleet.wait_for_agents([agent.agent_id])
+        >>> found = fleet.get_agent(agent.agent_id)
+        >>> found.state, found.outcome, found.exit_code, found.reason
+        ('ended', 'failed', 3, 'exit code 3')
+
+        Raises:
+            NotFound: no such agent.
+        """
         from headcount.services import agents
 
         return agents.get(self._context, agent_id)
@@ -216,10 +328,26 @@ class Headcount:
         timeout: float = 45.0,
         cursor: str | None = None,
     ) -> answers.Waited:
-        """Wait until all (or, with `any`, one) of the agents have ended, or `until="reported"`.
+        """Wait for agents, or for those of a task: until all of them (or, with `any`, one) satisfy `until`.
 
-        `timeout` in seconds; time running out is an answer with `done=False`, not an error.
-        `cursor` of an earlier answer makes "reported" mean since then.
+        `until` is ended; reported (a report or a finding since the wait began); finding; done or blocked (the
+        last report says so). An agent that has ended satisfies each of them: nothing more will come from it.
+
+        `timeout` in seconds; time running out is an answer with `done=False`, not an error. Pass its `cursor`
+        to go on with the same wait; that of an answer that is done begins the next one behind it, so that
+        `any` finds the next agent.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> waited = fleet.wait_for_agents([agent.agent_id], timeout=0.1)
+        >>> waited.done, waited.pending == (agent.agent_id,)
+        (False, True)
+        >>> _ = fleet.stop_agent(agent.agent_id)
+        >>> fleet.wait_for_agents([agent.agent_id], cursor=waited.cursor).agents[0].outcome
+        'stopped'
+
+        Raises:
+            InvalidInput: neither agents nor a task, or both; an unknown condition.
+            NotFound: one of them does not exist.
         """
         from headcount.services import wait
 
@@ -242,10 +370,25 @@ class Headcount:
         max_bytes: int = 8000,
         cursor: int | None = None,
     ) -> OutputPage:
-        """Read what an agent wrote, during its run or after it.
+        r"""Read what an agent wrote, during its run or after it.
 
-        `format` is text, jsonl, parsed, summary or recent; `filter` a regular expression; `cursor`
-        continues an earlier page. Everything left out is counted.
+        Without more, the end of it; `tail` asks for so many lines; `cursor` (0, then each answer's
+        `next_cursor`) reads from the beginning on, page by page. `stream` is output or stderr. `format` is
+        text, jsonl (lines that are JSON objects), parsed (entries in one vocabulary for all harnesses),
+        summary or recent. `filter` is a regular expression in RE2's syntax. A page has at most `max_bytes`,
+        and everything left out is counted.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["seq", "100"])
+        >>> _ = fleet.wait_for_agents([agent.agent_id])
+        >>> page = fleet.get_agent_output(agent.agent_id, tail=2)
+        >>> page.text, page.lines_before
+        ('99\n100\n', 98)
+        >>> fleet.get_agent_output(agent.agent_id, filter="^4.$", tail=1).text
+        '49\n'
+
+        Raises:
+            InvalidInput: an unknown format or stream, a pattern that is none, numbers out of range.
+            NotFound: no such agent or run.
         """
         from headcount.services import output
 
@@ -255,31 +398,72 @@ class Headcount:
         )
 
     def stop_agent(self, agent_id: str, *, reason: str = "", grace: float | None = None) -> answers.Stopped:
-        """End an agent and all of its processes: TERM, `grace` seconds, KILL. Returns when it is over."""
+        """End an agent and all of its processes: TERM, `grace` seconds, KILL. Returns when it is over.
+
+        What could not be ended is listed in `survivors`.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> stopped = fleet.stop_agent(agent.agent_id, reason="no longer needed")
+        >>> stopped.outcome, stopped.signal, stopped.survivors
+        ('stopped', 15, ())
+
+        Raises:
+            NotFound: no such agent.
+            NotAllowed: an agent asks, and it is not its own descendant.
+        """
         from headcount.services import stop
 
         return stop.stop(self._context, agent_id, reason=reason, grace=grace)
 
     def kill_agent(self, agent_id: str, *, reason: str = "") -> answers.Stopped:
-        """End an agent and all of its processes at once."""
+        """End an agent and all of its processes at once.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> fleet.kill_agent(agent.agent_id).signal
+        9
+        >>> fleet.kill_agent(agent.agent_id).was_live
+        False
+        """
         from headcount.services import stop
 
         return stop.stop(self._context, agent_id, reason=reason, grace=0.0)
 
     def halt(self, *, reason: str = "") -> answers.Halted:
-        """End every live agent at once and refuse new deploys until `release_halt`."""
+        """End every live agent at once and refuse new deploys until `release_halt`. Needs no daemon.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> halted = fleet.halt(reason="enough")
+        >>> halted.halted, [each.agent_id for each in halted.stopped] == [agent.agent_id]
+        (True, True)
+
+        Raises:
+            NotAllowed: an agent asks.
+        """
         from headcount.services import stop
 
         return stop.halt(self._context, reason=reason)
 
     def release_halt(self) -> answers.Halted:
-        """Lift the emergency stop."""
+        """Lift the emergency stop.
+
+        >>> _ = fleet.halt()
+        >>> fleet.release_halt().halted
+        False
+        """
         from headcount.services import stop
 
         return stop.release(self._context)
 
     def attach_command(self, agent_id: str) -> tuple[str, ...]:
-        """Return the command that shows a live agent's view in a terminal."""
+        """Return the command that shows a live agent's view in a terminal.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> "attach-session" in fleet.attach_command(agent.agent_id)
+        True
+
+        Raises:
+            Refused: the agent is over, or there are no views here.
+        """
         from headcount.services import agents
 
         return agents.attach_command(self._context, agent_id)
@@ -291,7 +475,17 @@ class Headcount:
     ) -> answers.Reported:
         """Record what the calling agent says of itself: working, blocked, done or failed.
 
-        `progress` is 0 to 100. `agent_id` may only be the caller's own (for a person: any agent's).
+        `progress` is 0 to 100. `agent_id` may only be the caller's own (for a person: any agent's). It
+        changes no state: that follows from what is seen alone.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> said = fleet.update_agent_progress("working", "half", progress=50, agent_id=agent.agent_id)
+        >>> said.late, fleet.get_agent(agent.agent_id).progress
+        (False, 50)
+
+        Raises:
+            InvalidInput: an unknown status, a blank message; a person who names no agent.
+            NotAllowed: an agent that speaks for another.
         """
         from headcount.services import report
 
@@ -308,7 +502,21 @@ class Headcount:
         data: Mapping[str, object] | None = None,
         agent_id: str | None = None,
     ) -> answers.Reported:
-        """Record what the calling agent discovered; `severity` is critical, high, medium, low or info."""
+        """Record what the calling agent discovered; `severity` is critical, high, medium, low or info.
+
+        `type` is a word such as bug or risk, `data` whatever facts belong to it.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> found = fleet.report_agent_finding(
+        ...     "bug", "it drops tabs", severity="high", data={"line": 40}, agent_id=agent.agent_id
+        ... )
+        >>> fleet.get_findings(task).findings[0].data["line"]
+        40
+
+        Raises:
+            InvalidInput: an unknown severity, a blank message; a person who names no agent.
+            NotAllowed: an agent that speaks for another.
+        """
         from headcount.services import report
 
         return report.finding(
@@ -326,7 +534,23 @@ class Headcount:
         cursor: int = 0,
         limit: int = 100,
     ) -> answers.FindingList:
-        """Read a task's findings; `since` is an ISO 8601 time, `cursor` that of an earlier answer."""
+        """Read a task's findings, oldest first.
+
+        `since` is an ISO 8601 time, `cursor` the `next_cursor` of an earlier answer: only newer ones.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> for severity in ("low", "high"):
+        ...     _ = fleet.report_agent_finding("bug", "here", severity=severity, agent_id=agent.agent_id)
+        >>> page = fleet.get_findings(task, severity="high")
+        >>> len(page.findings), dict(page.by_severity)
+        (1, {'high': 1, 'low': 1})
+        >>> fleet.get_findings(task, cursor=page.next_cursor).findings
+        ()
+
+        Raises:
+            InvalidInput: an unknown severity, a time that is none.
+            NotFound: no such task.
+        """
         from headcount.services import findings
 
         return findings.page(
@@ -340,7 +564,14 @@ class Headcount:
     def read_events(
         self, *, cursor: int = 0, limit: int = 100, task_id: str | None = None, agent_id: str | None = None
     ) -> answers.EventList:
-        """Read the journal from behind `cursor`."""
+        """Read the journal from behind `cursor`, oldest first: every change, with its reason.
+
+        >>> page = fleet.read_events(task_id=task)
+        >>> [each.kind for each in page.events], page.more
+        (['task_created'], False)
+        >>> fleet.read_events(cursor=page.next_cursor, task_id=task).events
+        ()
+        """
         from headcount.services import events
 
         return events.page(self._context, cursor=cursor, limit=limit, task_id=task_id, agent_id=agent_id)
@@ -348,7 +579,13 @@ class Headcount:
     # the headcount
 
     def registry_health_check(self, *, task_id: str | None = None) -> answers.Health:
-        """Compare the registry with the machine; change nothing."""
+        """Compare the registry with the machine; change nothing.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> health = fleet.registry_health_check()
+        >>> health.healthy, health.live_rows, health.live_runs, health.ghosts
+        (True, 1, 1, ())
+        """
         from headcount.services import headcount
 
         return headcount.check(self._context, task_id=task_id)
@@ -356,19 +593,53 @@ class Headcount:
     def validate_and_repair_registry(
         self, *, dry_run: bool = True, task_id: str | None = None
     ) -> answers.Health:
-        """Compare, and unless `dry_run` make them agree. Starts no agent, ever."""
+        """Compare, and unless `dry_run` make them agree. Starts no agent, ever.
+
+        >>> import os, signal
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> os.kill(agent.runner_pid, signal.SIGKILL)
+        >>> while fleet.registry_health_check().healthy:
+        ...     pass  # the system takes a moment to end it
+        >>> [each.action for each in fleet.validate_and_repair_registry().ghosts]
+        ['record_lost']
+        >>> [each.action for each in fleet.validate_and_repair_registry(dry_run=False).done]
+        ['record_lost']
+        >>> fleet.get_agent(agent.agent_id).state
+        'lost'
+
+        Raises:
+            NotFound: no such task.
+            NotAllowed: an agent asks for more than a dry run.
+        """
         from headcount.services import headcount
 
         return headcount.repair(self._context, dry_run=dry_run, task_id=task_id)
 
     def rebuild_registry(self) -> answers.Rebuilt:
-        """Make a quarantined registry anew from the last backup and the run directories."""
+        """Make a quarantined registry anew from the last backup and the run directories.
+
+        >>> from headcount import Refused
+        >>> try:
+        ...     fleet.rebuild_registry()
+        ... except Refused as refusal:
+        ...     print(refusal)
+        the registry is whole, there is nothing to rebuild
+
+        Raises:
+            Refused: the registry is whole.
+            NotAllowed: an agent asks.
+        """
         from headcount.services import rebuild
 
         return rebuild.rebuild(self._context)
 
     def doctor(self) -> answers.Diagnosis:
-        """Examine everything that Headcount stands on."""
+        """Examine everything that Headcount stands on. Never raises for what it finds.
+
+        >>> found = fleet.doctor()
+        >>> found.checks[0].detail
+        'Registry: 0, Running: 0, Tmux: 0, Diff: 0'
+        """
         from headcount.services import doctor
 
         return doctor.examine(self._context)
@@ -379,6 +650,14 @@ class Headcount:
         """Move old run directories to the trash folder and prune the journal; never anything live.
 
         `older_than` in seconds since the end; `keep_bytes` bounds what all ended runs together may take.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["true"])
+        >>> _ = fleet.wait_for_agents([agent.agent_id])
+        >>> would = fleet.gc(older_than=0)
+        >>> would.dry_run, would.runs == (f"{agent.agent_id}.1",), would.trash
+        (True, True, None)
+        >>> fleet.gc(older_than=0, dry_run=False).runs == would.runs
+        True
         """
         from headcount.services import collect
 
