@@ -146,7 +146,7 @@ def close(*, task_id: str, as_json: bool) -> None:
 @click.argument("task_id", metavar="TASK", shell_complete=complete_task)
 @json_option
 def archive(*, task_id: str, as_json: bool) -> None:
-    """Archive a closed task: it leaves the lists, and 'headcount gc' may take its runs."""
+    """Archive a closed task: it leaves the lists; all of it can still be read."""
     with fleets.opened() as fleet:
         facts = fleet.archive_task(fleets.task_id(fleet, task_id))
     show(facts, as_json=as_json, text=lambda: f"{facts.task_id} is {facts.state}")
