@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError
+from headcount.domain.prompt import PARTS
 from headcount.services import headcount
 from headcount.services.answers import Check, Diagnosis, Health
 from headcount.services.context import Context
@@ -22,7 +23,7 @@ def examine(context: Context) -> Diagnosis:
     checks = [
         *(_safely(check, context) for check in (_registry, _home, _disk, _memory)),
         _views(context, health),
-        *(_safely(check, context) for check in (_daemon, _halt, _limits)),
+        *(_safely(check, context) for check in (_daemon, _halt, _limits, _prompts)),
     ]
     if failed is not None:
         checks.append(failed)
@@ -175,6 +176,21 @@ def _limits(context: Context) -> Check:
         f"{limits.machine_max_live} live on the machine, {limits.task_max_live} a task, "
         f"{limits.task_max_agents} a task over its life, depth {limits.max_depth}",
     )
+
+
+def _prompts(context: Context) -> Check:
+    """Say which parts of the prompt are the user's own; a name with a slip in it replaces nothing."""
+    folder = context.home.prompts
+    names = sorted(each.stem for each in folder.glob("*.md")) if folder.is_dir() else []
+    idle = [f"{name}.md" for name in names if name.partition("-")[0] not in PARTS]
+    if idle:
+        return Check(
+            "prompts",
+            None,
+            f"{', '.join(idle)} in {folder} replaces no part",
+            f"the parts: {', '.join(PARTS)}",
+        )
+    return Check("prompts", True, f"replaced: {', '.join(names)}" if names else "no part is replaced")
 
 
 def _versions() -> Check:
