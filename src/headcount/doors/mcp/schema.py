@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 OURS: Final[Mapping[str, Mapping[str, str]]] = {
     "truncated": {"type": "boolean", "description": "Rows were left out to keep the answer short"},
     "left_out": {"type": "object", "description": "How many rows of which list were left out"},
+    "shortened": {"type": "integer", "description": "How many characters of long texts were left out"},
     "next": {"type": "string", "description": "How to get the rest"},
     "error": {"type": "object", "description": "Instead of all else: code, message, hint and facts"},
 }

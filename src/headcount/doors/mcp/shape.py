@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,15 @@ from headcount.domain.errors import HeadcountError
 
 PAGE_CHARS: Final = 8_000
 """Clients cut results between 17,000 and 50,000 characters, two of them show text and data both."""
+
+NOTE_CHARS: Final = 260
+"""What `truncated`, `left_out`, `shortened` and `next` take, in the longer of both forms."""
+TEXTS: Final = (4_000, 2_000, 1_000)
+SHORT_TEXTS: Final = (500, 200, 80)
+"""Characters that a text is shortened to, step by step: before any row goes, and when one row is left."""
+NESTED: Final = 4
+"""What stands below a row may take so many texts' room."""
+WHOLE_TEXTS: Final = "texts are shortened: get_agent_output and the command line's --json have them whole"
 
 Facts = dict[str, Any]
 
@@ -41,32 +51,86 @@ def plain(value: Any, *, row: bool = False) -> Any:
     return value
 
 
-def page(answer: Any, *, more: str = "", limit: int = PAGE_CHARS) -> Page:
-    """Return `answer` in at most `limit` characters, each in text and in data.
+def page(answer: Any, *, more: str = "", limit: int | None = PAGE_CHARS) -> Page:
+    """Return `answer` in at most `limit` characters, each in text and in data; None: as long as it is.
 
-    Rows are left out from the end of the longest list until it fits; `left_out` counts them, and
-    `more` says how to get the rest.
+    Long texts are shortened first, then rows are left out from the end of the longest list, but not the
+    last one while shorter texts make room for it. `shortened` counts the characters, `left_out` the rows,
+    and `more` says how to get the rest.
     """
-    facts: Facts = plain(answer)
-    left_out: dict[str, int] = {}
-    while (over := size(facts) - limit) > 0:
-        name = _longest(facts)
-        if name is None:
-            break  # one long string: the service has bounded it
-        rows: list[Any] = facts[name]
-        keep = _fitting(rows, over)
-        left_out[name] = left_out.get(name, 0) + len(rows) - keep
-        facts = {**facts, name: rows[:keep], "truncated": True, "left_out": dict(left_out)}
-        if more:
-            facts["next"] = more
+    whole: Facts = plain(answer)
+    if limit is None or size(whole) <= limit:
+        return Page(text(whole), whole)
+    room = limit - NOTE_CHARS - len(more)
+    facts = _shortened(whole, room, TEXTS)
+    facts, left_out = _without_rows(facts, room, least=1)
+    facts = _shortened(facts, room, SHORT_TEXTS)
+    facts, none_left = _without_rows(facts, room, least=0)
+    gone = Counter(left_out) + Counter(none_left)
+    cut = len(_json(whole)) - len(_json(facts)) - sum(_dropped(whole[name], gone[name]) for name in gone)
+    notes: Facts = {"truncated": True}
+    notes |= {"left_out": dict(gone)} if gone else {}
+    notes |= {"shortened": cut} if cut > 0 else {}
+    how = "; ".join(filter(None, [more, WHOLE_TEXTS if cut > 0 else ""]))
+    facts = {**facts, **notes, **({"next": how} if how else {})}
     return Page(text(facts), facts)
+
+
+def _shortened(facts: Facts, room: int, steps: Sequence[int]) -> Facts:
+    """Return `facts` with texts of at most so many characters as leave enough room, or the fewest."""
+    for most in steps:
+        if size(facts) <= room:
+            break
+        facts = {name: _short(value, most, rows=isinstance(value, list)) for name, value in facts.items()}
+    return facts
+
+
+def _short(value: Any, most: int, *, rows: bool = False) -> Any:
+    """Return `value` with no text longer than `most`, and below a row nothing much longer than that."""
+    if isinstance(value, str) and len(value) > most:
+        return f"{value[:most]}… ({len(value) - most} more characters)"
+    if isinstance(value, list):
+        made = [_short(each, most) for each in value]
+        return made if rows else _first(made, most, [])
+    if isinstance(value, dict):
+        short = {name: _short(each, most) for name, each in value.items()}
+        return {name: short[name] for name in _first(list(short), most, list(short.values()))}
+    return value
+
+
+def _first(items: list[Any], most: int, values: list[Any]) -> list[Any]:
+    """Return as many `items` as take `NESTED` times `most` characters together with their `values`."""
+    taken = 0
+    for at, item in enumerate(items):
+        taken += len(_json(item)) + (len(_json(values[at])) if values else 0)
+        if taken > NESTED * most:
+            return items[:at]
+    return items
+
+
+def _without_rows(facts: Facts, room: int, *, least: int) -> tuple[Facts, dict[str, int]]:
+    """Return `facts` with rows left out from the end of the longest lists, and how many of each."""
+    gone: dict[str, int] = {}
+    while (over := size(facts) - room) > 0:
+        name = _longest(facts, least)
+        if name is None:
+            break
+        rows: list[Any] = facts[name]
+        keep = max(least, _fitting(rows, over))
+        gone[name] = gone.get(name, 0) + len(rows) - keep
+        facts = {**facts, name: rows[:keep]}
+    return facts, gone
+
+
+def _dropped(rows: Sequence[Any], number: int) -> int:
+    return sum(len(_json(each)) + 1 for each in rows[len(rows) - number :])
 
 
 def rows_that_fit(answer: Any, name: str, *, limit: int = PAGE_CHARS) -> int | None:
     """Return how many rows of the list `name` fit a page, or None if all do."""
     facts: Facts = plain(answer)
     over = size(facts) - limit
-    return max(1, _fitting(facts[name], over)) if over > 0 else None
+    return max(1, _fitting(facts[name], over + NOTE_CHARS)) if over > 0 else None
 
 
 def size(facts: Facts) -> int:
@@ -74,15 +138,20 @@ def size(facts: Facts) -> int:
     return max(len(_json(facts)), len(text(facts)))
 
 
-def _longest(facts: Facts) -> str | None:
-    lists = {name: len(_json(value)) for name, value in facts.items() if isinstance(value, list) and value}
+def _longest(facts: Facts, least: int) -> str | None:
+    """Return the name of the longest list that has more than `least` rows."""
+    lists = {
+        name: len(_json(value))
+        for name, value in facts.items()
+        if isinstance(value, list) and len(value) > least
+    }
     return max(lists, key=lambda name: lists[name]) if lists else None
 
 
 def _fitting(rows: Sequence[Any], over: int) -> int:
     """Return how many of `rows` stay when `over` characters have to go; always fewer than all."""
     keep, gone = len(rows), 0
-    while keep and gone < over + 120:  # 120: what `truncated`, `left_out` and `next` take
+    while keep and gone < over:
         keep -= 1
         gone += len(_json(rows[keep])) + 1
     return keep

@@ -244,7 +244,7 @@ def list_agents(
     limit: Limit = 100,
     cursor: Annotated[str | None, Field(description="next_cursor of an earlier answer")] = None,
 ) -> Page:
-    """List agents in order of deployment: state, process, what they last reported. Only live ones, unless
+    """List agents, newest first: state, process, what they last reported. Only live ones, unless
     all."""
     return paged(
         lambda rows: fleet.list_agents(task_id=task_id, all=all, limit=rows, cursor=cursor),
@@ -264,9 +264,7 @@ def get_task_status(fleet: Headcount, task_id: TaskId) -> Page:
 
 def wait_for_agents(
     fleet: Headcount,
-    agent_ids: Annotated[
-        list[str] | None, Field(description="The agents. Default: all live ones of task_id")
-    ] = None,
+    agent_ids: Annotated[list[str] | None, Field(description="The agents. Default: all of task_id")] = None,
     task_id: MaybeTask = None,
     any: Annotated[bool, Field(description="Return when the first is there, not all")] = False,
     until: Annotated[
@@ -318,9 +316,10 @@ def get_agent_output(
             cursor=cursor,
         )
 
-    shown = page(read(max_bytes))
-    if max_bytes == OUTPUT_BYTES and size(shown.facts) > PAGE_CHARS:
-        return page(read(max_bytes // 2))  # much of it is escaped
+    shown, room = page(read(max_bytes), limit=None), max_bytes
+    while max_bytes == OUTPUT_BYTES and size(shown.facts) > PAGE_CHARS and room > 1:
+        room //= 2  # much of it is escaped
+        shown = page(read(room), limit=None)
     return shown
 
 
