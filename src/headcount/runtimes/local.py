@@ -341,7 +341,7 @@ class LocalPlacement:
     # ending
 
     def signal_stop(self, key: RunKey, path: str, *, grace: float) -> bool:
-        line = b"stop %d\n" % round(max(grace, 0.0) * 1000)
+        line = b"stop %d\n" % round(min(max(grace, 0.0), GRACE_MAX) * 1000)
         with contextlib.suppress(OSError):  # a full disk must not keep us from the pipe, which needs no space
             _write_durably(path, "stop", line)
         try:
@@ -425,16 +425,22 @@ class LocalPlacement:
         return found.f_bavail * found.f_frsize >> 20
 
     def free_memory_mb(self) -> int:
-        try:
-            with open("/proc/meminfo", "rb") as file:
-                for line in file:
-                    if line.startswith(b"MemAvailable:"):
-                        return int(line.split()[1]) >> 10
-        except OSError:
-            pass  # no /proc here
+        if self._table.proc and (found := _available_mb()) is not None:
+            return found
         import psutil  # type: ignore[import-untyped]  # only where there is no /proc: it is slow to import
 
         return int(psutil.virtual_memory().available) >> 20
+
+
+def _available_mb() -> int | None:
+    try:
+        with open("/proc/meminfo", "rb") as file:
+            for line in file:
+                if line.startswith(b"MemAvailable:"):
+                    return int(line.split()[1]) >> 10
+    except OSError:
+        pass  # hidden from us
+    return None
 
 
 _OFD: Final = hasattr(fcntl, "F_OFD_SETLK")

@@ -12,6 +12,8 @@ from headcount.domain.model import Presence, Process
 from headcount.runtimes import system
 
 PS: Final = "/bin/ps"
+SYSCTL: Final = "/usr/sbin/sysctl"
+"""In full: a process that does not find it would take another for one of an earlier boot."""
 PS_TIMEOUT: Final = 5.0
 
 
@@ -86,7 +88,7 @@ def _ps(*args: str) -> bytes:
 
 def _sysctl(name: str) -> str:
     try:
-        done = subprocess.run(("sysctl", "-n", name), stdout=subprocess.PIPE, timeout=PS_TIMEOUT, check=False)
+        done = subprocess.run((SYSCTL, "-n", name), stdout=subprocess.PIPE, timeout=PS_TIMEOUT, check=False)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.decode("utf-8", "replace").strip()
