@@ -108,8 +108,19 @@ def plan(context: Context, looked: Look, rows: Sequence[LiveRun]) -> list[RowAct
     for row in rows:
         if row.key not in seen:
             seen[row.key] = context.placement.look_at(row.key, row.path)
+        seen[row.key] = _if_taken_away(context, row, seen[row.key])
     boot_id = context.placement.self_process().boot_id
     return plan_rows(rows, seen, deployers=deployers, reaped=looked.reaped, boot_id=boot_id)
+
+
+def _if_taken_away(context: Context, row: LiveRun, seen: Seen) -> Seen:
+    """Return what to make of a confirmed run without any record: somebody has taken its directory away,
+    lock and all, and only the death of its runner says that it is over."""
+    if row.runner is None or seen.lock is not LockState.FREE or seen.start or seen.exit or seen.void:
+        return seen
+    if _is_dead(context, row.runner):
+        return replace(seen, marked=False)
+    return replace(seen, lock=LockState.UNKNOWN, error="its run directory is gone, but its runner lives")
 
 
 def _deployer(context: Context, row: LiveRun) -> Presence:
