@@ -87,6 +87,22 @@ def test_a_wedged_server_delays_each_call_by_one_time_out_and_a_deploy_not_at_al
     until(lambda: shown(opened, 1), what="the one that lives is shown, and no other", patience=40)
 
 
+def test_a_deploy_that_settles_ghosts_does_not_wait_for_a_wedged_server(
+    home: Path, opened: Headcount, tmp_path: Path
+) -> None:
+    task = new_task(opened, tmp_path)
+    ghost = sleeper(opened, task, "builder")
+    until(lambda: shown(opened, 1), what="it is shown")
+    assert ghost.runner_pid is not None
+    with stopped(server(home)):
+        os.kill(ghost.runner_pid, signal.SIGKILL)
+        until(lambda: not alive(ghost.runner_pid), what="the end of the runner")
+        made = []
+        assert seconds(lambda: made.append(sleeper(opened, task, "builder"))) < NOISE
+    assert opened.get_agent(ghost.agent_id).state == "lost"
+    until(lambda: shown(opened, 1), what="only the one that lives is shown", patience=40)
+
+
 def test_a_killed_server_is_started_again_by_the_next_headcount(
     home: Path, opened: Headcount, tmp_path: Path
 ) -> None:
