@@ -34,7 +34,7 @@ STUBBORN = ("/bin/sh", "-c", "trap '' TERM; exec sleep 600")
 
 
 def figures(*, smoke: bool) -> Iterator[Figure]:
-    ends, stops = (3, 2) if smoke else (150, 15)
+    ends, stops = (3, 2) if smoke else (100, 15)
     with ground() as place, fleet(place / "h", views=True) as opened, daemon(place / "h"):
         yield from noticed(opened, place, ends)
     with ground() as place, fleet(place / "h") as opened:
