@@ -63,9 +63,7 @@ def reserve(context: Context, request: Request, looked: settle.Look) -> Admitted
         except (Refused, NotFound) as error:
             _record_refusal(context, tx, request, error)
             refused = error
-    settle.tidy(
-        context, settled, close_views=False
-    )  # they end with their runners; nobody waits for tmux here
+    settle.tidy(context, settled, close_views=False)  # they end with their runners: nobody waits for tmux
     if result is None:
         raise refused or AssertionError("neither admitted nor refused")
     return result
