@@ -39,29 +39,29 @@ def new_id(prefix: str, *, now: float, chance: int) -> str:
     return f"{prefix}-{suffix}"
 
 
-def check_role(role: str) -> str:
+def check_role(role: object) -> str:
     """Return `role` if it is a valid role.
 
     Raises:
         InvalidInput: it is not 1-32 of A-Z a-z 0-9 _ - beginning with a letter.
     """
-    if not _ROLE.fullmatch(role):
+    if not isinstance(role, str) or not _ROLE.fullmatch(role):
         raise InvalidInput(
-            f"role {role[:64]!r} is not valid",
+            f"role {str(role)[:64]!r} is not valid",
             hint=f"use 1 to {ROLE_MAX} of A-Z a-z 0-9 _ -, beginning with a letter, such as 'builder'",
         )
     return role
 
 
-def check_id(kind: str, value: str) -> str:
+def check_id(kind: str, value: object) -> str:
     """Return `value` if it has the form of an id; `kind` ("task" or "agent") is for the message.
 
     Raises:
         InvalidInput: it cannot be an id, so it is not looked up.
     """
-    if not _ID.fullmatch(value):
+    if not isinstance(value, str) or not _ID.fullmatch(value):
         raise InvalidInput(
-            f"{value[:80]!r} is not a valid {kind} id",
+            f"{str(value)[:80]!r} is not a valid {kind} id",
             hint=f"one looks like '{'task' if kind == 'task' else 'builder'}-01jx5e2k9pab12cd'",
         )
     return value

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from headcount.domain.errors import InvalidInput, Refused
+from headcount.domain.errors import Refused
 from headcount.domain.model import Report, Run
-from headcount.services import rights, settle
+from headcount.services import given, rights, settle
 from headcount.services.answers import AgentFacts, AgentList, iso
 from headcount.services.context import Context
 from headcount.store.registry import Tx
@@ -15,6 +15,7 @@ LIMIT_MAX = 1000
 def page(context: Context, *, task_id: str | None, ended: bool, limit: int, cursor: str | None) -> AgentList:
     """Return agents, newest first, after recording what can be seen of them."""
     limit = bounded(limit)
+    given.maybe_text("cursor", cursor)
     settle.observe(context)
     with context.registry.read() as tx:
         if task_id is not None:
@@ -30,9 +31,7 @@ def bounded(limit: int) -> int:
     Raises:
         InvalidInput: it is not 1 to LIMIT_MAX.
     """
-    if not 1 <= limit <= LIMIT_MAX:
-        raise InvalidInput(f"limit {limit} is not 1 to {LIMIT_MAX}")
-    return limit
+    return given.whole("limit", limit, least=1, most=LIMIT_MAX)
 
 
 def get(context: Context, agent_id: str) -> AgentFacts:

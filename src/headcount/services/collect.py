@@ -14,12 +14,13 @@ from typing import Final
 from headcount.domain.errors import NotAllowed
 from headcount.domain.ids import new_id
 from headcount.domain.model import LockState, Run
-from headcount.services import rights, settle
+from headcount.services import given, rights, settle
 from headcount.services.answers import Collected
 from headcount.services.context import Context
 
 BATCH: Final = 10_000
 EVENTS_KEPT: Final = 100_000
+AGE_MAX: Final = 100 * 365.25 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,11 @@ def collect(context: Context, *, dry_run: bool, older_than: float, keep_bytes: i
     directory is left, which the next collection finds again by its age.
 
     Raises:
+        InvalidInput: an age or a size that is none.
         NotAllowed: an agent asks.
     """
+    given.number("older_than", older_than, most=AGE_MAX)
+    given.maybe_whole("keep_bytes", keep_bytes)
     settle.observe(context)
     with context.registry.read() as tx:
         if rights.caller_run(context, tx) is not None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from headcount.domain.errors import InvalidInput
+from headcount.domain.ids import check_id
 from headcount.domain.model import Finding, Severity
-from headcount.services import agents, rights
+from headcount.services import agents, given, rights
 from headcount.services.answers import FindingFacts, FindingList, iso
 from headcount.services.context import Context
 
@@ -32,6 +33,11 @@ def page(context: Context, task_id: str, wanted: Filter) -> FindingList:
         NotFound: no such task.
     """
     limit = agents.bounded(wanted.limit)
+    given.whole("cursor", wanted.cursor)
+    for name in ("severity", "type", "since"):
+        given.maybe_text(name, getattr(wanted, name))
+    if wanted.agent_id is not None:
+        check_id("agent", wanted.agent_id)
     severity = None if wanted.severity is None else _severity(wanted.severity)
     since = None if wanted.since is None else _time(wanted.since)
     with context.registry.read() as tx:

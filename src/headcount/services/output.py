@@ -8,7 +8,7 @@ from typing import Final
 from headcount.domain.errors import InvalidInput
 from headcount.domain.output import OutputPage, OutputWish, check_wish, shape
 from headcount.runtimes.base import OutputSlice
-from headcount.services import rights
+from headcount.services import given, rights
 from headcount.services.context import Context
 from headcount.services.search import matcher
 
@@ -29,6 +29,14 @@ class Wish:
     cursor: int | None
 
 
+def _check_types(wish: Wish) -> None:
+    given.text("format", wish.format)
+    given.maybe_text("filter", wish.filter)
+    given.whole("max_bytes", wish.max_bytes)
+    for name in ("run", "tail", "cursor"):
+        given.maybe_whole(name, getattr(wish, name))
+
+
 def read(context: Context, wish: Wish) -> OutputPage:
     """Return a page of a run's output; costs what is asked for.
 
@@ -36,6 +44,7 @@ def read(context: Context, wish: Wish) -> OutputPage:
         InvalidInput: unknown format or stream, a pattern that is none, numbers out of range.
         NotFound: no such agent or run.
     """
+    _check_types(wish)
     form = check_wish(format=wish.format, tail=wish.tail, max_bytes=wish.max_bytes, cursor=wish.cursor)
     if wish.stream not in STREAMS:
         raise InvalidInput(f"there is no stream {wish.stream[:40]!r}", hint=f"one of {', '.join(STREAMS)}")

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from headcount.domain.errors import InvalidInput
 from headcount.domain.model import Report, ReportStatus, Run, Severity
-from headcount.services import rights
+from headcount.services import given, rights
 from headcount.services.answers import Reported, ReportFacts, iso
 from headcount.services.context import Context
 from headcount.store.registry import Tx
@@ -31,8 +31,7 @@ def progress(
     """
     wanted = _one_of(ReportStatus, "status", status)
     _check_message(message)
-    if progress is not None and not 0 <= progress <= 100:
-        raise InvalidInput(f"progress is {progress}, it must be 0 to 100")
+    given.maybe_whole("progress", progress, most=100)
     with context.registry.write("report") as tx:
         run = rights.subject(context, tx, agent_id)
         number = tx.reports.add(
@@ -64,7 +63,7 @@ def finding(
         InvalidInput: bad type or severity, blank or too long message, data that is not JSON or too large.
         NotAllowed: for another agent, or by a run that a newer one has replaced.
     """
-    if not TYPE.fullmatch(type):
+    if not TYPE.fullmatch(given.text("type", type)):
         raise InvalidInput(
             f"finding type {type[:60]!r} is not valid",
             hint="use a word such as issue, solution, insight or blocker",
@@ -89,15 +88,15 @@ def finding(
         return _reported(tx, run, number)
 
 
-def _one_of(words: type[Word], name: str, given: str) -> Word:
+def _one_of(words: type[Word], name: str, said: str) -> Word:
     try:
-        return words(given)
+        return words(given.text(name, said))
     except ValueError:
-        raise InvalidInput(f"{name} {given[:40]!r} is not one of {', '.join(words)}") from None
+        raise InvalidInput(f"{name} {said[:40]!r} is not one of {', '.join(words)}") from None
 
 
 def _check_message(message: str) -> None:
-    if not message.strip():
+    if not given.text("message", message).strip():
         raise InvalidInput("the message is blank", hint="say in a sentence what is to be known")
     if len(message) > MESSAGE_MAX:
         raise InvalidInput(
@@ -108,7 +107,7 @@ def _check_message(message: str) -> None:
 
 def _check_data(data: Mapping[str, object]) -> None:
     try:
-        size = len(json.dumps(data))
+        size = len(json.dumps(given.mapping("data", data), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"data is not a JSON object: {error}") from None
     if size > DATA_MAX:

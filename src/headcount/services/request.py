@@ -62,6 +62,8 @@ def validate(context: Context, request: Request) -> Harness:
 def _check_types(request: Request) -> None:
     for name in ("task_id", "role", "harness"):
         given.text(name, getattr(request, name))
+    for name in ("allow_duplicate_role", "allow_same_work"):
+        given.flag(name, getattr(request, name))
     for name in ("prompt", "parent", "cwd"):
         given.maybe_text(name, getattr(request, name))
     for name in ("model", "effort", "idempotency_key"):

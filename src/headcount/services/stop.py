@@ -11,7 +11,7 @@ from typing import Final
 from headcount.domain.errors import HeadcountError, Infrastructure, NotAllowed
 from headcount.domain.lifecycle import State
 from headcount.domain.model import LiveRun, LockState, Presence, Process, Run, RunKey, Seen
-from headcount.services import rights, settle
+from headcount.services import given, rights, settle
 from headcount.services.answers import Halted, Stopped
 from headcount.services.context import Context
 from headcount.store.registry import Tx
@@ -30,10 +30,12 @@ def stop(context: Context, agent_id: str, *, reason: str, grace: float | None) -
     Killed after the intent is recorded: the next headcount sends the stop again.
 
     Raises:
+        InvalidInput: a grace that is not 0 seconds to a day.
         NotFound: no such agent.
         NotAllowed: an agent asks for one that is not below it.
     """
-    grace = context.settings.grace if grace is None else grace
+    grace = context.settings.grace if grace is None else given.number("grace", grace, most=given.SPAN_MAX)
+    given.text("reason", reason)
     run = _intend(context, agent_id, reason or ("killed" if grace == 0 else "stopped"))
     if not run.live:
         return stopped(run, was_live=False, note="it was over already")

@@ -88,7 +88,7 @@ def _description(text: str) -> str:
 
 
 def _priority(text: str) -> str:
-    if text not in PRIORITIES:
+    if given.text("priority", text) not in PRIORITIES:
         raise InvalidInput(f"priority {text[:20]!r} is not one of {', '.join(PRIORITIES)}")
     return text
 

@@ -10,7 +10,7 @@ from headcount.domain.errors import InvalidInput
 from headcount.domain.ids import check_id
 from headcount.domain.lifecycle import LIVE
 from headcount.domain.model import Run
-from headcount.services import agents, rights, settle
+from headcount.services import agents, given, rights, settle
 from headcount.services.answers import Waited
 from headcount.services.context import Context
 from headcount.store.registry import Tx
@@ -68,13 +68,12 @@ def _check(context: Context, wish: Wish) -> int:
     """Return the place in the journal from which "since" counts."""
     if bool(wish.agent_ids) == (wish.task_id is not None):
         raise InvalidInput("name either agents or a task to wait for")
-    if wish.until not in UNTIL:
+    if given.text("until", wish.until) not in UNTIL:
         raise InvalidInput(f"cannot wait until {wish.until[:40]!r}", hint=f"one of {', '.join(UNTIL)}")
-    if not 0 <= wish.timeout <= 86_400:
-        raise InvalidInput(f"timeout {wish.timeout:g} is not 0 to 86400 seconds")
+    given.number("timeout", wish.timeout, most=given.SPAN_MAX)
     for agent_id in wish.agent_ids:
         check_id("agent", agent_id)
-    if wish.cursor is not None and not wish.cursor.isdecimal():
+    if wish.cursor is not None and not given.text("cursor", wish.cursor, most=19).isdecimal():
         raise InvalidInput(f"cursor {wish.cursor[:40]!r} is not one that an earlier wait gave")
     with context.registry.read() as tx:
         if wish.task_id is not None:
