@@ -38,6 +38,7 @@ LEFTOVER_GRACE = 2.0  # seconds that descendants get when their leader has ended
 KILL_BOUND = 5.0  # seconds after which what SIGKILL does not end (a sick disk, another user's) is a survivor
 DRAIN_BOUND = 1.0  # seconds of reading what a spared process still writes
 ORDER_BOUND = 30  # seconds for the whole order to arrive
+GRACE_MAX = 86_400.0  # seconds; a wait of the system's that is much longer cannot be asked for
 STOP_POLL = 5.0  # seconds between looks for a stop file whose writer died before it told us
 SWEEP_POLL = 0.05  # seconds between sweeps where orphans are not handed to us
 STRIKE_POLL = 0.005  # seconds between rounds of killing, at most
@@ -348,11 +349,11 @@ def read_ready(fd: int) -> bytes:
 
 
 def stop_grace(line: bytes) -> float | None:
-    """Return the seconds of a line `stop <grace_ms>`, None for anything else."""
+    """Return the seconds of a line `stop <grace_ms>`, at most GRACE_MAX; None for anything else."""
     words = line.split()
-    if len(words) == 2 and words[0] == b"stop" and words[1].isdigit():
-        return int(words[1]) / 1000
-    return None
+    if len(words) != 2 or words[0] != b"stop" or not words[1].isdigit():
+        return None
+    return GRACE_MAX if len(words[1]) > 9 else min(int(words[1]) / 1000, GRACE_MAX)
 
 
 def stop_file() -> bytes | None:
