@@ -375,10 +375,12 @@ def _problem(kind: str, row: LiveRun, detail: str, action: str) -> Problem:
 
 
 def _orphan_problem(orphan: Orphan, run: Run | None) -> Problem:
-    seen = orphan.seen
-    facts = {"agent_id": seen.key.agent_id, "run": seen.key.n, "task_id": run.task_id if run else None}
+    key, task_id = orphan.seen.key, run.task_id if run else None
     if orphan.held:
-        detail = f"it runs (runner {seen.runner_pid}) but its row is {run.state if run else 'not there'}"
-        return Problem("stray", str(seen.key), detail, "kill_stray", **facts)  # type: ignore[arg-type]
-    kind = "unfinished" if run else "rowless"
-    return Problem(kind, str(seen.key), "it is over and still marked live", "unmark", **facts)  # type: ignore[arg-type]
+        row = run.state if run else "not there"
+        kind, action = "stray", "kill_stray"
+        detail = f"it runs (runner {orphan.seen.runner_pid}) but its row is {row}"
+    else:
+        kind, action = ("unfinished" if run else "rowless"), "unmark"
+        detail = "it is over and still marked live"
+    return Problem(kind, str(key), detail, action, agent_id=key.agent_id, run=key.n, task_id=task_id)
