@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -140,6 +141,18 @@ def test_a_second_interrupt_kills() -> None:
         interrupt(process)
         assert process.wait(timeout=30) == 130
     assert agents() == []
+
+
+def test_a_stop_that_fails_is_told(home: Path) -> None:
+    with started("run", "--", "sleep", "600", env={"HEADCOUNT_REGISTRY_WAIT": "0.5"}) as process:
+        until(agents, what="the agent runs")
+        with (home / "registry.lock").open("r+b") as writers:
+            fcntl.flock(writers, fcntl.LOCK_EX)
+            interrupt(process)
+            assert process.wait(timeout=30) == 5
+        assert process.stderr is not None
+        assert "registry" in process.stderr.read()
+    assert [each["state"] for each in agents()] == ["running"]
 
 
 def test_an_interrupt_leaves_what_is_not_ours() -> None:

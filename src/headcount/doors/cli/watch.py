@@ -82,17 +82,24 @@ class Watch:
             raise Interrupted(self._signals[0])
 
     def end(self, reason: str, *, draw: Draw) -> None:
-        """Stop all that live, until none does; kill them once a signal comes (again)."""
+        """Stop all that live, until none does; kill them once a signal comes (again).
+
+        Raises:
+            HeadcountError: one could not be stopped; all others have been.
+        """
         heard = len(self._signals)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            stopping = self._ask(pool, self.fleet.stop_agent, reason)
+            asked = stopping = self._ask(pool, self.fleet.stop_agent, reason)
             killing = False
             while stopping:
                 stopping = list(wait(stopping, timeout=STEP / 4).not_done)
                 if len(self._signals) > heard and not killing:
                     killing = True
-                    stopping += self._ask(pool, self.fleet.kill_agent, reason)
+                    more = self._ask(pool, self.fleet.kill_agent, reason)
+                    asked, stopping = [*asked, *more], [*stopping, *more]
                 draw(self.agents())
+        for each in asked:
+            each.result()
 
     def _ask(
         self, pool: ThreadPoolExecutor, how: Callable[..., Stopped], reason: str
