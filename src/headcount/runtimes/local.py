@@ -341,7 +341,7 @@ class LocalPlacement:
     # ending
 
     def signal_stop(self, key: RunKey, path: str, *, grace: float) -> bool:
-        line = b"stop %d\n" % round(min(max(grace, 0.0), GRACE_MAX) * 1000)
+        line = b"stop %d\n" % round(max(grace, 0.0) * 1000)
         with contextlib.suppress(OSError):  # a full disk must not keep us from the pipe, which needs no space
             _write_durably(path, "stop", line)
         try:
