@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from headcount import Headcount
 from headcount.domain.prompt import PARTS
-from tests.support.commands import answer
+from tests.support.commands import answer, headcount
 from tests.support.fleets import fleet, new_task
 
 
@@ -47,6 +48,25 @@ def test_a_file_in_the_home_replaces_its_part_and_no_other(home: Path, project: 
         assert "# Reporting" in default
         assert "# Reporting" not in mine
         assert "For testers." in told(opened, project, "tester")
+
+
+def test_the_talk_that_led_to_a_task_comes_from_a_file(project: Path, tmp_path: Path) -> None:
+    talk = tmp_path / "talk.json"
+    talk.write_text(json.dumps([{"role": "user", "content": "It must be blue."}]))
+    made = answer("task", "create", "Paint it", "--project", str(project), "--conversation", str(talk))
+    agent = answer("deploy", made["task_id"], "--role", "painter", "--prompt", "Do it.")
+    headcount("wait", agent["agent_id"])
+    assert "It must be blue." in (project / "told").read_text()
+
+
+@pytest.mark.parametrize("wrong", ["no JSON", "{}", '["text"]', '[{"content": 5}]', None])
+def test_a_talk_that_is_none_is_refused(wrong: str | None, home: Path, tmp_path: Path) -> None:
+    talk = tmp_path / "talk.json"
+    if wrong is not None:
+        talk.write_text(wrong)
+    ran = headcount("task", "create", "Paint it", "--conversation", str(talk), "--json")
+    assert (ran.code, ran.error["code"]) == (2, "invalid_input")
+    assert answer("task", "list")["tasks"] == []
 
 
 def test_doctor_names_the_replaced_parts_and_files_that_replace_nothing(home: Path) -> None:

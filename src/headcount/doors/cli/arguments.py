@@ -117,12 +117,21 @@ def prompt_of(prompt: str | None, prompt_file: str | None) -> str | None:
         raise click.UsageError("Give --prompt or --prompt-file, not both.")
     if prompt_file is None:
         return prompt
+    return text_of(prompt_file, what="prompt file")
+
+
+def text_of(path: str, *, what: str) -> str:
+    """Return the text of a file that the user names; - is stdin.
+
+    Raises:
+        InvalidInput: the file cannot be read, or is not UTF-8.
+    """
     try:
-        return _read(prompt_file).decode()
+        return _read(path).decode()
     except OSError as error:
-        raise InvalidInput(f"the prompt file {prompt_file} cannot be read: {error.strerror}") from error
+        raise InvalidInput(f"the {what} {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"the prompt file {prompt_file} is not UTF-8 text") from error
+        raise InvalidInput(f"the {what} {path} is not UTF-8 text") from error
 
 
 def _read(path: str) -> bytes:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from headcount.domain.errors import InvalidInput
 from headcount.doors.cli import fleet as fleets
+from headcount.doors.cli.arguments import text_of
 from headcount.doors.cli.complete import complete_task
 from headcount.doors.cli.show import json_option, show
 from headcount.doors.cli.text import harmless, paint, table
@@ -53,6 +56,12 @@ def task() -> None:
 @click.option(
     "--file", "relevant_files", multiple=True, metavar="PATH", help="A file that matters; repeatable."
 )
+@click.option(
+    "--conversation",
+    "conversation_file",
+    metavar="FILE",
+    help="The talk that led to it: a JSON list of {role, content, timestamp}; - is stdin.",
+)
 @click.option("--max-live", type=_LIMIT, metavar="N", help="Most agents live at once.")
 @click.option("--max-agents", type=_LIMIT, metavar="N", help="Most agents over the task's whole life.")
 @click.option("--max-depth", type=_LIMIT, metavar="N", help="Deepest child; roots are at depth 1.")
@@ -64,11 +73,31 @@ def task() -> None:
     help="Which roles a role may deploy; repeatable.",
 )
 @json_option
-def create(*, description: str, rules: tuple[str, ...], as_json: bool, **asked: Any) -> None:
+def create(
+    *, description: str, rules: tuple[str, ...], conversation_file: str | None, as_json: bool, **asked: Any
+) -> None:
     """Create a task and print its id."""
+    conversation = _conversation(conversation_file)
     with fleets.opened() as fleet:
-        made = fleet.create_task(description, spawn_rules=_rules(rules), **asked)
+        made = fleet.create_task(description, conversation=conversation, spawn_rules=_rules(rules), **asked)
     show(made, as_json=as_json, text=lambda: made.task_id)
+
+
+def _conversation(path: str | None) -> list[Any]:
+    """Return the messages of a file; what they are is checked where every door's are.
+
+    Raises:
+        InvalidInput: it cannot be read, or is no JSON list.
+    """
+    if path is None:
+        return []
+    try:
+        found = json.loads(text_of(path, what="conversation"))
+    except ValueError as error:
+        raise InvalidInput(f"{path} is not JSON: {error}", hint="give a list of {role, content}") from error
+    if not isinstance(found, list):
+        raise InvalidInput(f"{path} is not a JSON list", hint="give a list of {role, content}")
+    return found
 
 
 def _rules(given: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
