@@ -406,8 +406,8 @@ BREAKS = (
         "I9",
         "any text is a role",
         "domain/ids.py",
-        "if not _ROLE.fullmatch(role):",
-        "if not _ROLE.match(role):",
+        "not _ROLE.fullmatch(role):",
+        "not _ROLE.match(role):",
         ("tests/acceptance/test_deploy.py::test_a_role_that_could_harm_is_refused_before_anything_is_made",),
     ),
     Break(
