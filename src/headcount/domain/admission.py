@@ -100,9 +100,7 @@ def _about_intent(machine: Machine, task: Task) -> Iterator[Refused]:
             code="task_not_open",
             limit="task_state",
             value=task.state.value,
-            hint="create a new task"
-            if task.state is not TaskState.PAUSED
-            else "a person lifts it with 'headcount task resume'",
+            hint="create a new task",
         )
 
 
