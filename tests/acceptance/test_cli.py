@@ -312,6 +312,13 @@ def test_wait_for_any_ends_with_the_first(task: str) -> None:
     assert [each["agent_id"] for each in facts["agents"]] == [quick]
 
 
+def test_wait_until_one_says_that_it_is_done(task: str) -> None:
+    agent = deploy(task, "builder")["agent_id"]
+    assert headcount("wait", agent, "--until", "done", "--timeout", "0").code == 6
+    headcount("report", "done", "all of it", "--agent", agent)
+    assert answer("wait", agent, "--until", "done", "--timeout", "9")["agents"][0]["state"] == "running"
+
+
 def test_waiting_for_nobody_is_done(home: Path) -> None:
     assert answer("wait")["done"] is True
 

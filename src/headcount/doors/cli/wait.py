@@ -31,10 +31,10 @@ _STEP_SHOWN: Final = 1.0
 @click.option("--any", "any_", is_flag=True, help="Until one has ended, not all.")
 @click.option(
     "--until",
-    type=click.Choice(["ended", "reported"]),
+    type=click.Choice(["ended", "reported", "done", "blocked", "finding"]),
     default="ended",
     show_default=True,
-    help="What to wait for.",
+    help="What to wait for: an end, anything said since, a last report of that status, a finding.",
 )
 @click.option(
     "--timeout", type=Span(), metavar="TIME", help="Give up after so long, such as 90 or 5m (exit code 6)."
@@ -43,7 +43,8 @@ _STEP_SHOWN: Final = 1.0
 def wait(
     *, agents: tuple[str, ...], task: str | None, any_: bool, until: str, timeout: float | None, as_json: bool
 ) -> int:
-    """Wait until agents have ended: those named, those of a task, or all live ones.
+    """Wait until agents have ended: those named, those of a task, or all live ones. One that has ended
+    satisfies every --until.
 
     Exit code 0: all that ended completed. 1: one did not. 6: time ran out; the agents go on.
     """
