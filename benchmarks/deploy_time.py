@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from figures import BARE_NAME, Figure, bare, in_turn, main, median, times, within
-from grounds import MANY, SLEEP, Deployer, daemon, fill, fleet, ground
+from grounds import MANY, SLEEP, Deployer, daemon, fleet, ground
 
 from tests.support.daemons import Bridge
+from tests.support.histories import fill
 
 RATIO = 3.0
 GROWTH = 1.2

@@ -19,10 +19,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from figures import Figure, amount, in_turn, main, times, within, worst
-from grounds import LIMITS, MANY, SLEEP, Deployer, fill, fleet, ground, until
+from grounds import LIMITS, MANY, SLEEP, Deployer, fleet, ground, until
 
 from headcount import Headcount
 from headcount.doors.audit.crowd import at_once
+from tests.support.histories import fill
 
 STATUS_MEDIAN = 1.2
 STATUS_P99 = 2.0
