@@ -65,19 +65,29 @@ def missed(figures: Iterable[Figure], slack: float) -> bool:
 
 
 def all_of(names: Iterable[str], *, slack: float, deadline: float, smoke: bool) -> dict[str, list[Figure]]:
-    """Measure once, then what was missed again while there is time."""
+    """Measure once, then what was missed or broken again while there is time; the broken have no figures."""
     found, took = {}, {}
     for name in names:
         began = time.monotonic()
-        found[name] = measured(name, smoke=smoke)
+        found[name] = tried(name, [], smoke=smoke)
         took[name] = time.monotonic() - began
         told(f"{name}: {took[name]:.0f} s")
     for _ in range(TRIES - 1):
         for name, figures in found.items():
-            if not smoke and missed(figures, slack) and time.monotonic() + took[name] < deadline:
+            wanted = not figures or (not smoke and missed(figures, slack))
+            if wanted and time.monotonic() + took[name] < deadline:
                 told(f"{name}: once more")
-                found[name] = best(figures, measured(name, smoke=smoke))
+                found[name] = tried(name, figures, smoke=smoke)
     return found
+
+
+def tried(name: str, before: list[Figure], *, smoke: bool) -> list[Figure]:
+    try:
+        found = measured(name, smoke=smoke)
+    except Broken as error:
+        told(str(error))
+        return before
+    return best(before, found) if before else found
 
 
 def told(words: str) -> None:
@@ -101,13 +111,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the figures, not a table")
     asked = parser.parse_args()
     slack, before = slack_of(asked.slack), load()
-    try:
-        found = all_of(
-            asked.only or PROGRAMS, slack=slack, deadline=time.monotonic() + asked.budget, smoke=asked.smoke
-        )
-    except Broken as error:
-        print(error, file=sys.stderr)
-        return 1
+    found = all_of(
+        asked.only or PROGRAMS, slack=slack, deadline=time.monotonic() + asked.budget, smoke=asked.smoke
+    )
     figures = [each for group in found.values() for each in group]
     if asked.json:
         facts = [{**asdict(each), "ok": each.used(slack) <= 1} for each in figures]
@@ -115,7 +121,10 @@ def main() -> int:
     else:
         print(f"{os.cpu_count()} cores; load {before} before, {load()} after; limits x {slack:g}")
         print(table(figures, slack))
-    return int(not asked.smoke and missed(figures, slack))
+    broken = [name for name, group in found.items() if not group]
+    for name in broken:
+        print(f"BROKEN: {name}", file=sys.stderr)
+    return int(bool(broken) or (not asked.smoke and missed(figures, slack)))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,52 @@ def test_ci_doubles_the_limits() -> None:
         argv, capture_output=True, text=True, check=True, env={**os.environ, "CI": "true"}, timeout=60
     )
     assert done.stdout.split() == ["2.0", "3"]
+
+
+FAKE = """
+import json, pathlib, sys
+state = pathlib.Path(__file__).with_suffix(".tries")
+tries = len(state.read_text()) if state.exists() else 0
+state.write_text("x" * (tries + 1))
+found = FOUND[tries]
+if found is None:
+    sys.exit("no figure")
+print(json.dumps({"name": "a", "median": found, "p99": None, "own_unit": "ms", "raw": 1.0, "raw_name": "raw",
+                  "found": found, "most": 3.0, "unit": "x"}))
+"""
+
+
+def judged(home: Path, found: list[float | None]) -> subprocess.CompletedProcess[str]:
+    """Run `run.py` over a program that finds these, one after the other; None: it breaks."""
+    for name in ("run.py", "figures.py"):
+        shutil.copy(BENCHMARKS / name, home)
+    (home / "ending.py").write_text(FAKE.replace("FOUND", repr(found)))
+    argv = (sys.executable, str(home / "run.py"), "--only", "ending")
+    env = {**os.environ, "CI": "false", "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, env=env)
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "verdict"),
+    [
+        ([2.0], 0, "ok"),
+        ([4.0, 5.0, 2.5], 0, "ok (best of 3)"),
+        ([9.0, 4.0, 8.0], 1, "MISSED (best of 3)"),
+        ([None, 2.0], 0, "ok"),
+    ],
+)
+def test_what_is_missed_is_tried_again_and_the_best_counts(
+    home: Path, found: list[float | None], code: int, verdict: str
+) -> None:
+    done = judged(home, found)
+    assert done.stdout.rstrip().endswith(verdict), done.stdout
+    assert done.returncode == code
+
+
+def test_a_program_that_breaks_fails_the_run(home: Path) -> None:
+    done = judged(home, [None, None, None])
+    assert done.returncode == 1
+    assert "BROKEN: ending" in done.stderr
 
 
 def test_a_program_that_is_not_there_is_refused(home: Path) -> None:
