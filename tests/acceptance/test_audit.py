@@ -53,8 +53,14 @@ SABOTAGE: dict[str, list[Edit]] = {
         ("services/admit.py", "takes_work=not request.allow_same_work", "takes_work=False"),
     ],
     "live concurrent spawn": [("services/deploy.py", "pid=run.process.pid if", "pid=run.process.pid + 1 if")],
-    "race simulation": [
+    "race simulation": [  # no kill is sent, nor sent again by a repair
         ("services/stop.py", "    context.placement.signal_stop(run.key, run.path, grace=grace)\n", ""),
+        (
+            "services/stop.py",
+            "    context.placement.signal_stop(row.key, row.path,",
+            "    _ = (row.key, row.path,",
+        ),
+        ("services/stop.py", "grace=context.settings.grace)", "context.settings.grace)"),
     ],
     "failure injection": [
         ("domain/plan.py", "return Adopt(row, seen.start) if adoptable", "return None if adoptable"),

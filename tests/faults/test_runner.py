@@ -454,7 +454,10 @@ def test_a_deployer_that_blocks_and_ignores_every_signal_does_not_pass_that_on(
         signal.signal(signal.SIGCHLD, before)
     assert await_exit(placement, seen).code == 5
     said = placement.read_output(seen.path, offset=0, limit=1000).data.split()
-    assert (int(said[1], 16), int(said[3], 16)) == (0, 0)
+    reserved = (
+        0b11 << 31
+    )  # signals 32 and 33 are the C library's: whoever started us may have left them ignored
+    assert (int(said[1], 16), int(said[3], 16) & ~reserved) == (0, 0)
 
 
 def test_a_runner_that_hangs_is_ended_and_so_is_its_agent(placement: LocalPlacement, home: Path) -> None:

@@ -292,6 +292,7 @@ def test_it_says_where_it_is_and_keeps_its_port(home: Path) -> None:
     with daemon(home):
         facts = daemons.facts(home)
         assert Path(facts["socket"]) == Home(home).daemon_socket
+        until((home / "daemon.log").exists, what="the first line of its log")
         for name in ("daemon.json", "token", "port", "daemon.log"):
             assert (home / name).stat().st_mode & 0o077 == 0, name
         assert Home(home).daemon_socket.stat().st_mode & 0o077 == 0

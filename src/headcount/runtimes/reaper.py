@@ -26,6 +26,8 @@ BOUND: Final = 3.0
 PAUSE: Final = 0.005
 QUIET_LOOKS: Final = 2
 """A process that was forked during the look, by one that then ended, is in neither place."""
+QUIET_MOST: Final = 8
+"""Each round that found something asks for one more quiet look: what forks hides between two of them."""
 PATIENCE: Final = 2
 """Rounds after which whatever is left must be forking faster than we look."""
 
@@ -58,7 +60,7 @@ class Reaper:
             return ()
         until = time.monotonic() + BOUND
         strikes = quiet = 0
-        while quiet < QUIET_LOOKS:
+        while quiet < min(QUIET_LOOKS + strikes, QUIET_MOST):
             sight = self._sight()
             left = self._tree(key, start, sight)
             inside = self._cgroup(start) - sight.spared
