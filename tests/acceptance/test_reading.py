@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,3 +109,17 @@ def test_the_journal_is_the_same_whole_or_page_by_page(opened: Headcount, tmp_pa
     kinds = [each.kind for each in opened.read_events(agent_id=agent).events]
     assert kinds == ["run_reserved", "run_started", "reported"]
     assert opened.read_events(cursor=cursor).next_cursor == cursor
+
+
+def test_a_tasks_timeline_is_the_end_of_its_journal(opened: Headcount, tmp_path: Path) -> None:
+    from headcount.doors.mcp.resources import TIMELINE_ROWS, progress
+
+    task = new_task(opened, tmp_path)
+    agent = sleeper(opened, task).agent_id
+    for percent in range(100):
+        for half in ("first", "second"):
+            opened.update_agent_progress("working", half, progress=percent, agent_id=agent)
+    shown = json.loads(progress(opened, task))
+    assert (len(shown["events"]), shown["left_out"]) == (TIMELINE_ROWS, 3)
+    assert {each["kind"] for each in shown["events"]} == {"reported"}
+    assert shown["events"][-1]["seq"] == shown["next_cursor"]

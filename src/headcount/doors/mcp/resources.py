@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,9 +17,11 @@ from headcount.doors.mcp.shape import plain
 
 if TYPE_CHECKING:
     from headcount.doors.mcp.app import Door
+    from headcount.services.answers import EventFacts
 
 JSON: Final = "application/json"
 TIMELINE_ROWS: Final = 200
+JOURNAL_PAGE: Final = 1000
 OUTPUT_BYTES: Final = 16_000
 
 
@@ -54,11 +57,11 @@ def mount(server: MCPServer[Any], door: Door) -> None:
         "task://{task_id}/progress-timeline",
         name="task-progress-timeline",
         title="Progress of a task over time",
-        description="Its journal: deploys, reports, findings and ends, oldest first",
+        description="The end of its journal: deploys, reports, findings and ends, oldest first",
         mime_type=JSON,
     )
     async def timeline(task_id: str) -> str:
-        return await read(lambda fleet: _timeline(fleet, task_id))
+        return await read(lambda fleet: progress(fleet, task_id))
 
     @server.resource(
         "agent://{agent_id}/output",
@@ -71,9 +74,16 @@ def mount(server: MCPServer[Any], door: Door) -> None:
         return await read(lambda fleet: _output(fleet, agent_id))
 
 
-def _timeline(fleet: Headcount, task_id: str) -> str:
+def progress(fleet: Headcount, task_id: str) -> str:
+    """Return the end of a task's journal, oldest first, and how much came before it."""
     fleet.get_task_status(task_id)  # a task that does not exist has no empty timeline
-    return _json(fleet.read_events(task_id=task_id, limit=TIMELINE_ROWS))
+    newest: deque[EventFacts] = deque(maxlen=TIMELINE_ROWS)
+    cursor, number, more = 0, 0, True
+    while more:
+        page = fleet.read_events(cursor=cursor, task_id=task_id, limit=JOURNAL_PAGE)
+        newest.extend(page.events)
+        cursor, number, more = page.next_cursor, number + len(page.events), page.more
+    return _json({"events": list(newest), "left_out": number - len(newest), "next_cursor": cursor})
 
 
 def _output(fleet: Headcount, agent_id: str) -> str:
