@@ -21,7 +21,7 @@ dev: ## Make .venv with the tools for tests and checks too
 
 test: dev ## Run all tests (TESTS=path, PYTEST_ARGS=..., WORKERS=n)
 	@scripts/system-packages.sh tmux:tmux || echo "tests that need it are skipped; in CI they fail" >&2
-	$(BIN)/python -m pytest -n $(WORKERS) --durations=15 $(PYTEST_ARGS) $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=15 $(PYTEST_ARGS) $(TESTS)
 
 lint: dev ## Check style, types and layers
 	$(BIN)/ruff check .
