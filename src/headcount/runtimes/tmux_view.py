@@ -122,6 +122,10 @@ class NoViews:
         raise Infrastructure(f"there is no view of {_check_name(name)}: {self._reason}")
 
 
+CLOSE_SECONDS: Final = 0.5
+"""A stop waits no longer than this for a wedged server: the view ends by itself, as its run has."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     code: int
@@ -215,7 +219,7 @@ class TmuxViews:
             return True
         if self._wedged:
             return False
-        answer = self._ask("kill-session", "-t", f"={name}")
+        answer = self._ask("kill-session", "-t", f"={name}", timeout=min(CLOSE_SECONDS, self._timeout))
         if answer is None:
             return False
         return answer.code == 0 or "can't find session" in answer.err or _no_server(answer.err)
@@ -235,7 +239,7 @@ class TmuxViews:
         outside = ("env", "-u", "TMUX", "-u", "TMUX_PANE")  # else tmux refuses inside another tmux
         return (*outside, self._tmux, "-u", "-N", "-S", self._socket, "attach-session", "-t", target)
 
-    def _ask(self, *command: str) -> _Answer | None:
+    def _ask(self, *command: str, timeout: float | None = None) -> _Answer | None:
         """Run a tmux command that waits for its answer, never longer than the time-out; None: no answer."""
         import subprocess  # 6 ms that a deploy, which only shows, does not need
 
@@ -247,7 +251,7 @@ class TmuxViews:
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=self._timeout,
+                timeout=self._timeout if timeout is None else timeout,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
