@@ -662,3 +662,37 @@ class Headcount:
         from headcount.services import collect
 
         return collect.collect(self._context, dry_run=dry_run, older_than=older_than, keep_bytes=keep_bytes)
+
+    # the daemon
+
+    def up(self) -> answers.DaemonFacts:
+        """Start the daemon if none runs, and return when it answers. It also starts on first need.
+
+        >>> fleet.up().running
+        True
+        >>> fleet.down().running
+        False
+
+        Raises:
+            Infrastructure: it does not answer; its log says why.
+            NotAllowed: an agent asks.
+        """
+        from headcount.services import daemon
+
+        return daemon.up(self._context)
+
+    def down(self) -> answers.DaemonFacts:
+        """End the daemon; agents go on, and the next daemon finds them again.
+
+        If no agent is live, the empty view server ends too, and nothing of Headcount is left running.
+
+        >>> fleet.down().live_agents
+        0
+
+        Raises:
+            Infrastructure: it does not end.
+            NotAllowed: an agent asks.
+        """
+        from headcount.services import daemon
+
+        return daemon.down(self._context)

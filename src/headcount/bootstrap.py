@@ -95,7 +95,24 @@ def context(
         remote=_remote(place, environ) if inside else None,
         ensure_daemon=lambda: _ensure_daemon(place, environ, wanted=settings.autostart and not is_daemon),
         daemon_pid=lambda: os.getpid() if is_daemon else daemon.holder(place),
+        daemon=OurDaemon(place),
     )
+
+
+class OurDaemon:
+    """The daemon of a home."""
+
+    def __init__(self, home: config.Home) -> None:
+        self._home = home
+
+    def start(self) -> bool:
+        return daemon.ensure(self._home)
+
+    def ready(self) -> bool:
+        return daemon.wait_ready(self._home)
+
+    def stop(self) -> bool:
+        return daemon.stop(self._home)
 
 
 def _ensure_daemon(home: config.Home, environ: Mapping[str, str], *, wanted: bool) -> None:

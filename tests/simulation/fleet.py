@@ -28,6 +28,19 @@ GRACES = (0.0, 0.05, None)
 ENV = {"PATH": "/usr/bin:/bin"}
 
 
+class NoDaemon:
+    """Here the daemon is one of the actors, and nobody starts it."""
+
+    def start(self) -> bool:
+        return False
+
+    def ready(self) -> bool:
+        return False
+
+    def stop(self) -> bool:
+        return True
+
+
 @dataclass(frozen=True)
 class Said:
     """A report or finding that was acknowledged."""
@@ -106,6 +119,7 @@ class Fleet:
             remote=None,
             ensure_daemon=lambda: None,
             daemon_pid=lambda: None,
+            daemon=NoDaemon(),
         )
 
     # what programs do

@@ -310,6 +310,18 @@ class Diagnosis:
 
 
 @dataclass(frozen=True, slots=True)
+class DaemonFacts:
+    """What `up` or `down` left: whether a daemon runs, the pid of the one that does or did, and how many
+    agents are live, which neither of them touches."""
+
+    running: bool
+    changed: bool  # it was started, or ended, by this call
+    pid: int | None
+    socket: str
+    live_agents: int
+
+
+@dataclass(frozen=True, slots=True)
 class Collected:
     """What `gc` would take, or took, away."""
 

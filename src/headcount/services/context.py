@@ -49,6 +49,22 @@ class Remote(Protocol):
         ...
 
 
+class Daemon(Protocol):
+    """The daemon of this home, as whoever wants it or wants it gone sees it. Not for the daemon itself."""
+
+    def start(self) -> bool:
+        """Start it if none runs, without waiting; return whether one was started."""
+        ...
+
+    def ready(self) -> bool:
+        """Wait until it answers; return whether it does."""
+        ...
+
+    def stop(self) -> bool:
+        """End it, agents untouched; return whether none runs any more."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """One fleet, and who asks."""
@@ -66,6 +82,7 @@ class Context:
     remote: Remote | None  # the daemon, when we are in an agent's tree: nothing is started here
     ensure_daemon: Callable[[], None]  # starts it if it is needed and absent; never waits
     daemon_pid: Callable[[], int | None]
+    daemon: Daemon
     harness_names: tuple[str, ...] = ()
     given_up: set[RunKey] = field(default_factory=set)
     """Deploys of this process that could not be undone or confirmed: it lives, but as their deployer it is

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headcount.domain.errors import Infrastructure, NotAllowed
 from headcount.doors.cli import fleet as fleets
 from headcount.doors.cli.show import json_option, show
 
 if TYPE_CHECKING:
-    from headcount.api import Headcount
     from headcount.config import Home
 
 
@@ -24,21 +22,16 @@ def up(*, as_json: bool) -> None:
 
     The daemon serves MCP and watches; correctness never depends on it.
     """
-    from headcount.daemon import start
-
     with fleets.opened() as fleet:
-        home = _home(fleet)
-        began = start.ensure(home)
-        if not start.wait_ready(home):
-            raise Infrastructure("the daemon does not answer", hint=f"{home.daemon_log} says why")
+        found = fleet.up()
         facts = {
             "running": True,
-            "started": began,
-            "pid": start.holder(home),
-            "socket": str(home.daemon_socket),
-            **_port(home),
+            "started": found.changed,
+            "pid": found.pid,
+            "socket": found.socket,
+            **_port(fleet.context.home),
         }
-    state = "started" if began else "was running already"
+    state = "started" if found.changed else "was running already"
     show(
         facts,
         as_json=as_json,
@@ -53,27 +46,13 @@ def down(*, as_json: bool) -> None:
 
     If no agent is live, the empty tmux server ends too, and nothing of Headcount is left running.
     """
-    from headcount.daemon import start
-
     with fleets.opened() as fleet:
-        home = _home(fleet)
-        pid = start.holder(home)
-        if not start.stop(home):
-            raise Infrastructure(f"the daemon, pid {pid}, does not end", hint=f"{home.daemon_log} says why")
-        live = len(fleets.all_agents(fleet))
-        if not live:
-            fleet.context.views.shut()  # the view server stays while there is something to show
+        found = fleet.down()
+    pid, live = found.pid, found.live_agents
     facts = {"running": False, "stopped_pid": pid, "live_agents": live}
     state = f"the daemon, pid {pid}, has ended" if pid else "no daemon was running"
     still = f"live agents, which go on: {live}; 'headcount halt' ends them" if live else "no agent is live"
     show(facts, as_json=as_json, text=lambda: f"{state}; {still}")
-
-
-def _home(fleet: Headcount) -> Home:
-    """Return the home of a person's fleet; the daemon is not an agent's to start or stop."""
-    if fleet.context.token is not None:
-        raise NotAllowed("an agent does not start or stop the daemon")
-    return fleet.context.home
 
 
 def _port(home: Home) -> dict[str, Any]:
