@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from headcount.domain.errors import PlacementFailed
 from headcount.domain.model import LockState, Presence, Process, RunKey
-from headcount.runtimes import local
+from headcount.runtimes import local, program
 from headcount.runtimes.local import LocalPlacement
 from tests.support import placements, waiting
 from tests.support.placements import await_exit, await_free, begin, environment, order
@@ -375,3 +376,12 @@ def test_ended_runners_leave_no_zombie(placement: LocalPlacement, home: Path) ->
         return False
 
     waiting.until(childless, what="no child is left, not even a zombie")
+
+
+def test_threads_that_start_the_first_runs_at_once_share_one_compiled_runner(tmp_path: Path) -> None:
+    for attempt in range(20):
+        cache = str(tmp_path / str(attempt))
+        with ThreadPoolExecutor(8) as pool:
+            made = set(pool.map(lambda _, cache=cache: program.compiled_runner(cache), range(8)))
+        assert os.listdir(cache) == [os.path.basename(made.pop())]
+        assert not made

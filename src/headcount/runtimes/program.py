@@ -7,6 +7,7 @@ import importlib.util
 import marshal
 import os
 import sys
+from _thread import get_ident
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType
@@ -64,7 +65,7 @@ def _bundle(sources: Sequence[bytes]) -> CodeType:
 def _write(path: str, data: bytes) -> None:
     """Write a file that others may be writing at the same time."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    mine = f"{path}.{os.getpid()}.tmp"
+    mine = f"{path}.{os.getpid()}.{get_ident()}.tmp"  # other threads write it too
     with open(mine, "wb") as file:
         file.write(data)
     os.replace(mine, path)
