@@ -30,6 +30,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     root = Path(os.environ[private.MARK])
     left = [str(each) for each in leftovers.await_none(root)] + leftovers.sockets_under(root)
     leftovers.end_all(root)
+    left += leftovers.unmount(root)
     private.remove(root)
     session.config.stash[_LEFT] = left
     if left:

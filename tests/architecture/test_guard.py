@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import leftovers
+from tests.support import leftovers, needs
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def test_a_process_left_in_a_tests_home_fails_that_test_and_is_killed(tmp_path: 
         tmp_path,
         """
         import subprocess
-        from tests.support import leftovers
+        from tests.support import leftovers, needs
         leftovers.PATIENCE = 0.2
 
         def test_leaves(home, monkeypatch):
@@ -50,7 +50,7 @@ def test_a_process_left_outside_any_home_fails_the_run(tmp_path: Path) -> None:
         tmp_path,
         """
         import subprocess
-        from tests.support import leftovers
+        from tests.support import leftovers, needs
         leftovers.await_none.__kwdefaults__["patience"] = 0.2
 
         def test_leaves():
@@ -60,6 +60,25 @@ def test_a_process_left_outside_any_home_fails_the_run(tmp_path: Path) -> None:
     assert ran.returncode == 1, ran.stdout
     assert "1 passed" in ran.stdout
     assert "LEFT BEHIND by this run: pid" in ran.stdout
+
+
+def test_a_mount_left_behind_fails_the_run_and_is_gone(tmp_path: Path, require_root: None) -> None:
+    ran = run_a_test(
+        tmp_path,
+        """
+        import subprocess
+
+        def test_mounts(tmp_path):
+            subprocess.run(["mount", "-t", "tmpfs", "none", str(tmp_path)], check=True)
+        """,
+    )
+    if "permission denied" in ran.stdout + ran.stderr:
+        needs.lacking("root may not mount here")
+    assert ran.returncode == 1, ran.stdout
+    assert "LEFT BEHIND by this run: mount" in ran.stdout
+    left = ran.stdout.partition("this run: mount ")[2].split()[0]
+    assert left not in Path("/proc/self/mounts").read_text()
+    assert not Path(left).exists()
 
 
 def test_a_child_that_was_not_waited_for_fails_its_test(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -58,6 +59,15 @@ def sockets_under(root: Path) -> list[str]:
     """Return the paths of the Unix sockets below `root` that some process still has open."""
     lines = _read(Path("/proc/net/unix")).decode(errors="replace").splitlines()
     return sorted({line.split()[-1] for line in lines if f" {root}/" in line})
+
+
+def unmount(root: Path) -> list[str]:
+    """Unmount what a test that died had mounted below `root`; return the places."""
+    lines = _read(Path("/proc/self/mounts")).decode(errors="replace").splitlines()
+    places = [place for place in (line.split()[1] for line in lines) if place.startswith(f"{root}/")]
+    for place in reversed(places):
+        subprocess.run(["umount", "--lazy", place], capture_output=True, timeout=10, check=False)
+    return [f"mount {place}" for place in places]
 
 
 def await_none(root: Path, *, patience: float = PATIENCE) -> list[Leftover]:
