@@ -11,6 +11,7 @@ import pytest
 
 from headcount import Headcount
 from headcount.domain.output import OutputPage
+from tests.support.commands import headcount
 from tests.support.fleets import fleet, new_task, sleeper
 from tests.support.waiting import until
 
@@ -123,3 +124,15 @@ def test_a_tasks_timeline_is_the_end_of_its_journal(opened: Headcount, tmp_path:
     assert (len(shown["events"]), shown["left_out"]) == (TIMELINE_ROWS, 3)
     assert {each["kind"] for each in shown["events"]} == {"reported"}
     assert shown["events"][-1]["seq"] == shown["next_cursor"]
+
+
+def test_where_the_cap_cut_no_line_is_made_of_two(home: Path, tmp_path: Path) -> None:
+    with fleet(home, output_cap=100) as opened:
+        task = new_task(opened, tmp_path)
+        made = opened.deploy(task, role="a", harness="command", command=["seq", "1", "100"])
+        assert opened.wait_for_agents([made.agent_id], timeout=30).done
+        page = opened.get_agent_output(made.agent_id, tail=60)
+        assert page.bytes_lost == page.total_bytes - (len(page.text) - 1)  # the line feed behind 20 is ours
+        assert "\n20\n7\n88\n" in page.text  # 87 was cut in its middle
+        shown = headcount("logs", made.agent_id).out
+        assert f"\n[{page.bytes_lost} bytes were cut here by the output cap]\n" in shown

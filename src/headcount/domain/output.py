@@ -262,7 +262,9 @@ def _summary(read: Read, wish: OutputWish, parse: Parse, end: int) -> _Found:
 def _page(read: Read, wish: OutputWish, found: _Found, end: int) -> OutputPage:
     plain = wish.cursor is not None and wish.format is OutputFormat.TEXT and wish.matches is None
     shown = found.pieces if plain else fit(found.pieces, wish.max_bytes)
-    text = "".join(piece.text + "\n" * piece.terminated for piece in shown)
+    # a line that is not the last and has no end was broken off by the cap: it is not one with the next
+    last = len(shown) - 1
+    text = "".join(piece.text + "\n" * (piece.terminated or at < last) for at, piece in enumerate(shown))
     most = COUNT_MAX if wish.cursor is None else COUNT_MAX_PAGING
     before, lost_before = _counted(read, 0, found.start, most)
     after, lost_after = _counted(read, found.stop, end, most)

@@ -110,6 +110,7 @@ class Source:
             # before the look, so that nothing written before the end is missed
             over = not follow or self._over()
             page = self.page(cursor=cursor, tail=tail if cursor is None else None)
+            yield self._cut(cursor, page)
             yield self._shown(page.text)
             cursor = page.next_cursor
             if not page.more and over:
@@ -118,6 +119,11 @@ class Source:
     def end(self) -> str:
         """Return the end of the output, of one page."""
         return self._shown(self.page(cursor=None).text)
+
+    def _cut(self, cursor: int | None, page: OutputPage) -> str:
+        """Return the line that stands where the output cap took something away; --raw has none."""
+        lost = 0 if cursor is None or self._raw else page.start - cursor
+        return f"\n[{lost} bytes were cut here by the output cap]\n" if lost > 0 else ""
 
     def _over(self) -> bool:
         return self._fleet.wait_for_agents([self._agent_id], timeout=_STEP).done
