@@ -363,19 +363,21 @@ def test_free_resources_are_counted(placement: LocalPlacement) -> None:
 
 
 def test_ended_runners_leave_no_zombie(placement: LocalPlacement, home: Path) -> None:
+    runners = []
     for n in range(1, 4):
-        seen, _ = begin(placement, home, ("/bin/true",), n=n)
+        seen, started = begin(placement, home, ("/bin/true",), n=n)
         await_free(placement, seen)
+        runners.append(started.runner.pid)
 
-    def childless() -> bool:
+    def waited_for(pid: int) -> bool:
         placement.look()
         try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return True
         return False
 
-    waiting.until(childless, what="no child is left, not even a zombie")
+    waiting.until(lambda: all(map(waited_for, runners)), what="no runner is left, not even a zombie")
 
 
 def test_threads_that_start_the_first_runs_at_once_share_one_compiled_runner(tmp_path: Path) -> None:

@@ -88,10 +88,10 @@ def _told(number: int, frame: FrameType | None) -> None:
 def _serve(home: Home, held: lock.Held) -> int:
     from headcount.daemon import serve  # imports the SDK: not before it is known that we are to run
 
-    unix, port = _socket(home), _port(home)
+    port = _port(home)
     try:
-        _publish(home, port)
-        serve.run(home, held, [unix, port], person_token(home))
+        _publish(home, port)  # before anybody can connect: who is answered also finds where else we are
+        serve.run(home, held, [_socket(home), port], person_token(home))
     finally:
         home.daemon_socket.unlink(missing_ok=True)
         home.daemon_facts.unlink(missing_ok=True)

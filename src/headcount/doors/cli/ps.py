@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -65,8 +67,25 @@ def _watch(fleet: Headcount, *, task_id: str | None, ended: bool, limit: int | N
     from rich.live import Live
     from rich.text import Text
 
-    with Live(console=Console(), auto_refresh=False, screen=terminal.live()) as drawing:
-        while True:
+    heard: list[int] = []
+    with _hearing(heard), Live(console=Console(), auto_refresh=False, screen=terminal.live()) as drawing:
+        while not heard:
             agents = fleets.all_agents(fleet, task_id=task_id, ended=ended, limit=limit)
             drawing.update(Text.from_ansi("\n".join(picture(fleet, agents, ended=ended))), refresh=True)
             terminal.pause(_EVERY)
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _hearing(heard: list[int]) -> Iterator[None]:
+    """Note a Ctrl-C besides raising it: raised within a destructor, Python would drop it."""
+
+    def interrupt(number: int, _: object) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
