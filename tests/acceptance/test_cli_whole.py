@@ -107,7 +107,7 @@ def test_a_session_that_is_lost_is_named_with_its_remedy(task: str) -> None:
     assert ran.code == 5
     assert "headcount repair --apply" in ran.out
     # a session is missed only once its run is a second old
-    until(lambda: headcount("doctor", "--json", env=VIEWS).facts["views_missing"], what="its session is missed")
+    until(lambda: headcount("doctor", "--json", env=VIEWS).facts["views_missing"], what="it is missed")
     done = headcount("repair", "--apply", "--json", env=VIEWS).facts["done"]
     assert [each["action"] for each in done] == ["show_view"]
     until(lambda: _there(argv), what="the session is back")
