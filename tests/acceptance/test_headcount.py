@@ -54,10 +54,12 @@ def _put_back(home: Path, opened: Headcount) -> None:
 
 def ghost(home: Path, opened: Headcount, made: Deployed) -> None:
     _kill(made.runner_pid)
+    until(lambda: not alive(made.pid), what="the agent's end, with its runner's")
 
 
 def earlier_boot(home: Path, opened: Headcount, made: Deployed) -> None:
     _kill(made.runner_pid)
+    until(lambda: not alive(made.pid), what="the agent's end, with its runner's")
     until(lambda: not alive(made.pid), what="the agent goes with its runner")
     record = home / "live" / live_runs(home)[0] / "start.json"
     facts = json.loads(record.read_text())
@@ -77,6 +79,7 @@ def stray(home: Path, opened: Headcount, made: Deployed) -> None:
 
 def rowless(home: Path, opened: Headcount, made: Deployed) -> None:
     _kill(made.runner_pid)
+    until(lambda: not alive(made.pid), what="the agent's end, with its runner's")
     _put_back(home, opened)
 
 
@@ -85,6 +88,7 @@ def deleted(home: Path, opened: Headcount, made: Deployed) -> None:
     mark = home / "live" / live_runs(home)[0]
     path = mark.resolve()
     _kill(made.runner_pid)
+    until(lambda: not alive(made.pid), what="the agent's end, with its runner's")
     until(lambda: not alive(made.pid), what="the agent goes with its runner")
     mark.unlink()
     for each in path.iterdir():
@@ -144,6 +148,7 @@ def test_what_cannot_be_read_is_unknown_and_stays_as_it_is(
     whole = record.read_text()
     record.write_text("{")
     _kill(made.runner_pid)
+    until(lambda: not alive(made.pid), what="the agent's end, with its runner's")
     health = opened.registry_health_check()
     assert ([each.action for each in health.unknown], health.ghosts) == (["none"], ())
     assert opened.validate_and_repair_registry(dry_run=False).done == ()

@@ -50,8 +50,9 @@ MODES = [
     "has_a_stopped_child",
     "has_own_groups",
 ]
-BEYOND_A_MAC = ("leaves_a_clean_daemon", "as on a mac")
-"""Without sub-reaper and cgroup, a daemon with an empty environment cannot be told from anybody's."""
+BEYOND_A_MAC = {("leaves_a_clean_daemon", "as on a mac"), ("runs_away", "as on a mac")}
+"""Without sub-reaper and cgroup, a daemon with an empty environment cannot be told from anybody's, and a tree
+that forks faster than the process table is read cannot be held."""
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def start_awkward(placement: LocalPlacement, home: Path, mode: str, pids: Path) 
 
 @pytest.mark.parametrize(
     ("mode", "layers"),
-    [(mode, layers) for mode in MODES for layers in LAYERS if (mode, layers) != BEYOND_A_MAC],
+    [(mode, layers) for mode in MODES for layers in LAYERS if (mode, layers) not in BEYOND_A_MAC],
 )
 def test_nothing_of_an_awkward_agent_survives_a_stop(
     home: Path, tmp_path: Path, mode: str, layers: str
