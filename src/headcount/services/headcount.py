@@ -112,7 +112,7 @@ def tick(context: Context, *, task_id: str | None = None, strays: bool = False) 
         *(_row_problem(each.action) for each in settled),
         *_resend_stops(context, left, rows),
         *_end_orphans(context, left, task_id=task_id, strays=strays),
-        *_mend_views(context, left, rows, sessions, task_id, young=strays),
+        *_mend_views(context, left, rows, sessions, task_id),
     ]
 
 
@@ -183,14 +183,12 @@ def _mend_views(
     rows: Sequence[LiveRun],
     sessions: Sequence[Session] | None,
     task_id: str | None,
-    *,
-    young: bool,
 ) -> list[Problem]:
     """Give each live run its session, and take away those of agents that are over."""
     if sessions is None or context.views.available() is not None:
         return []
     names = {each.name for each in sessions}
-    missing = _viewless(context, looked, rows, names, young=young)
+    missing = _viewless(context, looked, rows, names)
     if names:  # the server stands, so these died one by one; the loss of the server is no fault of theirs
         missing = _worth_another_try(context, missing)
     for row, runner in missing:
@@ -227,19 +225,16 @@ def _stale_problem(session: Session) -> Problem:
 
 
 def _viewless(
-    context: Context, looked: settle.Look, rows: Sequence[LiveRun], names: set[str], *, young: bool = False
+    context: Context, looked: settle.Look, rows: Sequence[LiveRun], names: set[str]
 ) -> list[tuple[LiveRun, Process]]:
-    """Return the running rows, with their runners, that no session shows although one should by now; with
-    `young` also those whose session may be on its way: to ask for it twice does no harm."""
+    """Return the running rows, with their runners, that no session shows although one should by now."""
     now = context.clock.now()
     found = []
     for row in rows:
         seen = looked.seen.get(row.key)
         if row.state is not State.RUNNING or row.runner is None or row.key.agent_id in names:
             continue
-        if not settle.held(seen) or not seen or not seen.start:
-            continue
-        if young or abs(now - seen.start.started_at) > VIEW_DUE:
+        if settle.held(seen) and seen and seen.start and abs(now - seen.start.started_at) > VIEW_DUE:
             found.append((row, row.runner))
     return found
 
