@@ -1,0 +1,199 @@
+"""The real agent CLIs on a machine without a network: a scripted model on loopback, a key that is none.
+
+Each is installed by the project itself (tests/node/clis/install NAME) and lives in a private home that is set
+up as a user would set it up for a model server of the house: nothing but `env` has to be passed to it.
+
+A test module that imports the fixtures `model_server` and `agent_cli` can use them:
+
+    def test_it(agent_cli: AgentClis, model_server: ModelServer) -> None:
+        codex = agent_cli("codex")
+        subprocess.run([codex.program, "exec", "--json", "-"], env=codex.env, input=..., check=True)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.support import needs
+from tests.support.model_server import ModelServer
+
+ROOT: Final = Path(__file__).parents[2]
+CACHE: Final = ROOT / ".cache"
+MODEL: Final = "gpt-5.4"
+KEY: Final = "dummy"
+
+
+@dataclass(frozen=True)
+class AgentCli:
+    """Where it is, and all the variables that it gets; its own files go to `home`."""
+
+    name: str
+    program: Path
+    home: Path
+    env: Mapping[str, str]
+
+
+AgentClis = Callable[[str], AgentCli]
+SetUp = Callable[[Path, str], Mapping[str, str]]
+
+
+# ---------------------------------------------------------------- how each is pointed at a model
+
+
+def _claude(home: Path, url: str) -> Mapping[str, str]:
+    return {
+        "ANTHROPIC_BASE_URL": url,
+        "ANTHROPIC_API_KEY": KEY,
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_MAX_RETRIES": "1",  # else a fault is tried again for minutes
+    }
+
+
+def _codex(home: Path, url: str) -> Mapping[str, str]:
+    _write(
+        home / ".codex" / "config.toml",
+        f"""
+        model = "gpt-5.5"
+        model_provider = "house"
+        [model_providers.house]
+        name = "house"
+        base_url = "{url}/v1"
+        env_key = "OPENAI_API_KEY"
+        wire_api = "responses"
+        request_max_retries = 1
+        stream_max_retries = 1
+        [features]
+        unbounded_connection_retries = false
+        """,
+    )
+    return {"OPENAI_API_KEY": KEY}
+
+
+def _gemini(home: Path, url: str) -> Mapping[str, str]:
+    settings = {
+        # The address alone would make it ask for another way to log in.
+        "security": {"auth": {"selectedType": "gemini-api-key"}},
+        "general": {"maxAttempts": 2, "disableAutoUpdate": True},
+        "privacy": {"usageStatisticsEnabled": False},
+    }
+    _write_json(home / ".gemini" / "settings.json", settings)
+    return {"GEMINI_API_KEY": KEY, "GOOGLE_GEMINI_BASE_URL": url}
+
+
+def _opencode(home: Path, url: str) -> Mapping[str, str]:
+    provider = {
+        "npm": "@ai-sdk/openai-compatible",  # inside the program: nothing is fetched
+        "name": "house",
+        "options": {"baseURL": f"{url}/v1", "apiKey": KEY},
+        "models": {MODEL: {"name": MODEL, "limit": {"context": 200000, "output": 8000}}},
+    }
+    model = f"house/{MODEL}"
+    config = {"provider": {"house": provider}, "model": model, "small_model": model, "autoupdate": False}
+    _write_json(home / ".config" / "opencode" / "opencode.json", config)
+    return {"OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_AUTOUPDATE": "1"}
+
+
+def _qwen(home: Path, url: str) -> Mapping[str, str]:
+    settings = {
+        "security": {"auth": {"selectedType": "openai"}},
+        "general": {"disableAutoUpdate": True, "enableAutoUpdate": False},
+        "privacy": {"usageStatisticsEnabled": False},
+        "model": {"generationConfig": {"maxRetries": 1}},
+    }
+    _write_json(home / ".qwen" / "settings.json", settings)
+    return {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{url}/v1", "OPENAI_MODEL": MODEL}
+
+
+def _copilot(home: Path, url: str) -> Mapping[str, str]:
+    return {
+        "COPILOT_OFFLINE": "true",
+        "COPILOT_PROVIDER_BASE_URL": f"{url}/v1",
+        "COPILOT_PROVIDER_API_KEY": KEY,
+        "COPILOT_MODEL": MODEL,
+        "COPILOT_AUTO_UPDATE": "false",
+    }
+
+
+def _pi(home: Path, url: str) -> Mapping[str, str]:
+    cost = {"input": 1, "output": 2, "cacheRead": 0.1, "cacheWrite": 1}
+    model = {"id": MODEL, "contextWindow": 200000, "maxTokens": 8000, "cost": cost}
+    provider = {"baseUrl": f"{url}/v1", "api": "openai-completions", "apiKey": KEY, "models": [model]}
+    _write_json(home / ".pi" / "agent" / "models.json", {"providers": {"house": provider}})
+    settings = {"defaultProvider": "house", "defaultModel": MODEL, "retry": {"maxRetries": 1}}
+    _write_json(home / ".pi" / "agent" / "settings.json", settings)
+    return {"PI_OFFLINE": "1"}
+
+
+SET_UP: Final[Mapping[str, SetUp]] = {
+    "claude": _claude,
+    "codex": _codex,
+    "gemini": _gemini,
+    "opencode": _opencode,
+    "qwen": _qwen,
+    "copilot": _copilot,
+    "pi": _pi,
+}
+NAMES: Final = tuple(SET_UP)
+
+
+# ---------------------------------------------------------------- where they are
+
+
+def directory(name: str) -> Path:
+    """Return the directory with the program `name`; it need not be there."""
+    return CACHE / "node" / "node_modules" / ".bin" if name == "claude" else CACHE / f"node-{name}" / "bin"
+
+
+def installed(name: str) -> Path:
+    """Return the program, or end the test for want of it."""
+    program = directory(name) / name
+    if not os.access(program, os.X_OK):
+        script = "tests/node/install" if name == "claude" else f"tests/node/clis/install {name}"
+        needs.lacking(f"{name} is not installed ({script})")
+    return program
+
+
+def set_up(name: str, *, home: Path, url: str) -> AgentCli:
+    """Make `home` the home of a user of this CLI whose model answers at `url`."""
+    program = installed(name)
+    home.mkdir(parents=True, exist_ok=True)
+    runtime = CACHE / "node-runtime" / "bin"
+    env = {
+        "PATH": f"{runtime}:{program.parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        **SET_UP[name](home, url),
+    }
+    return AgentCli(name, program, home, env)
+
+
+@pytest.fixture
+def model_server() -> Iterator[ModelServer]:
+    """A scripted model; `model_server.asked` has what it was asked."""
+    with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture
+def agent_cli(tmp_path: Path, model_server: ModelServer) -> AgentClis:
+    """Give any of `NAMES` as a user has it, with that model behind it and a home of its own."""
+
+    def give(name: str) -> AgentCli:
+        return set_up(name, home=tmp_path / f"{name}-home", url=model_server.url)
+
+    return give
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(line.strip() for line in text.strip().splitlines()) + "\n")
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    _write(path, json.dumps(value))
