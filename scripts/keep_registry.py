@@ -35,6 +35,7 @@ def main() -> None:
             tx.reports.add("builder-1", 1, TASK, status=ReportStatus.WORKING, progress=40, **said)
             tx.findings.add("fixer-2", 1, TASK, type="bug", severity=Severity.HIGH, data={"line": 3}, **said)
             tx.events.add("refused", now=1003.0, task_id=TASK, reason="max_live")
+            tx.calls.put("builder-1", "k", request_hash="h", wrote={"id": 1, "late": False}, now=1002.0)
             tx.keys.put("deploy", "k", request_hash="h", agent_id="builder-1", run=1, now=1000.0)
         KEPT.mkdir(parents=True, exist_ok=True)
         opened.backup(target)

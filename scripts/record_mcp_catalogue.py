@@ -20,7 +20,6 @@ from headcount.api import Headcount
 from headcount.client import META_CAPABILITIES, META_VERSION, PROTOCOL
 from headcount.domain import environment
 from headcount.domain.model import Caller
-from headcount.doors.mcp import again
 from headcount.doors.mcp.app import LISTS, Door, make_server
 from headcount.doors.mcp.asked import Asked
 from headcount.doors.mcp.crew import Crew
@@ -58,7 +57,7 @@ async def _catalogue(fleet: Headcount, who: Who) -> Json:
     crew.dismiss()
     return {
         "versions": list(HANDSHAKE_PROTOCOL_VERSIONS),
-        "repeats": [tool.name for tool in TOOLS if tool.repeats_well or tool.name in again.ONCE],
+        "repeats": [tool.name for tool in TOOLS if tool.repeats_well or tool.once],
         "env": _environment(),
         "legacy": legacy,
         "modern": {name: _beyond(found, legacy.get(name, {})) for name, found in modern.items()},

@@ -73,17 +73,21 @@ class Headcount:
         """
         return self._context
 
-    def acting_as(self, caller: Caller) -> Headcount:
+    def acting_as(self, caller: Caller, *, call: str | None = None) -> Headcount:
         """Return this fleet as `caller` sees it: with its rights, working directory and variables.
 
-        The daemon does this for each request, so that an agent works where its deployer is.
+        The daemon does this for each request, so that an agent works where its deployer is. `call` is a key
+        of the request: a task, report, finding or deploy of the same key is made once and answered again.
 
         >>> from headcount.domain.model import Caller
         >>> there = fleet.acting_as(Caller(cwd="/tmp"))
         >>> there.create_task("Tidy up").project
         '/tmp'
+        >>> sent = fleet.acting_as(Caller(cwd="/tmp"), call="a key")
+        >>> sent.create_task("Sort it").task_id == sent.create_task("Sort it").task_id
+        True
         """
-        return self.of(self._context.acting_as(caller))
+        return self.of(self._context.acting_as(caller, call=call))
 
     def close(self) -> None:
         """Close the registry's connections; agents go on. A `with` block does this at its end.
@@ -283,7 +287,7 @@ class Headcount:
                 env=given.words("env", env),
                 allow_duplicate_role=allow_duplicate_role,
                 allow_same_work=allow_same_work,
-                idempotency_key=idempotency_key,
+                idempotency_key=idempotency_key or self._context.call,
             ),
         )
 

@@ -198,18 +198,12 @@ class DaemonClient:
             Infrastructure: no daemon came within `DAEMON_WAIT` seconds.
         """
         head, body = self._request(tool, arguments)
-        began = time.time()
         deadline = time.monotonic() + DAEMON_WAIT
         while True:
             try:
                 return _answer(_exchange(self._path, post(body, head)))
-            except ConnectionRefusedError as error:
-                problem: Exception = error
-            except FileNotFoundError as error:
+            except (NoAnswer, ConnectionError, FileNotFoundError) as error:
                 problem = error
-            except (NoAnswer, ConnectionError) as error:
-                problem = error
-                head["X-Headcount-Since"] = iso(began)
             if time.monotonic() >= deadline:
                 raise _no_daemon(self._path, problem) from problem
             time.sleep(RETRY_PAUSE)
@@ -232,11 +226,6 @@ class DaemonClient:
         }
         head["Authorization"] = f"Bearer {self._environ.get('HEADCOUNT_TOKEN') or 'missing'}"
         return head, json.dumps(call).encode()
-
-
-def iso(at: float) -> str:
-    """Return epoch seconds as answers write times."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03d}Z"
 
 
 def _exchange(path: str, request: bytes) -> dict[str, Any]:

@@ -129,8 +129,6 @@ RULES = (
             Place("bootstrap.py", "gives everyone the time"),
             *programs("runner"),
             Place("runtimes/local.py", "stamps a void record in place of the runner that never was"),
-            Place("client.py", "has the daemon been started anew since a call was sent?"),
-            Place("doors/mcp/bridge.py", "the same, for its own calls"),
             Place("doors/cli/terminal.py", "what a person sees: the age of an agent"),
         ),
     ),

@@ -609,8 +609,18 @@ def test_an_idempotency_key_is_answered_once(opened: Registry) -> None:
         assert tx.keys.get("s2", "k") is None
         with pytest.raises(sqlite3.IntegrityError):
             tx.keys.put("s", "k", **answer)
-        assert tx.keys.prune(5.0) == 0
-        assert tx.keys.prune(6.0) == 1
+
+
+def test_a_call_writes_once_and_is_forgotten_by_its_age(opened: Registry) -> None:
+    with opened.write("test") as tx:
+        assert tx.calls.get("person", "k") is None
+        tx.calls.put("person", "k", request_hash="h", wrote={"id": 1, "late": False}, now=5.0)
+        assert tx.calls.get("person", "k") == ("h", {"id": 1, "late": False})
+        assert tx.calls.get("builder-1", "k") is None
+        with pytest.raises(sqlite3.IntegrityError):
+            tx.calls.put("person", "k", request_hash="h", wrote={}, now=5.0)
+        assert tx.calls.prune(5.0) == 0
+        assert tx.calls.prune(6.0) == 1
 
 
 # ------------------------------------------------------------------ the journal

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from headcount.client import DaemonClient, Reply, iso, post
+from headcount.client import DaemonClient, Reply
 from headcount.config import Home, default_root
 from headcount.daemon import start
 from headcount.domain.errors import Infrastructure, InvalidInput, NotAllowed, NotFound, Refused
@@ -161,57 +160,6 @@ def test_a_call_under_which_the_daemon_is_killed_is_carried_out_once(
         assert len(opened.list_tasks().tasks) == (2 if tool == "create_task" else 1)
         assert len(opened.list_agents().agents) == (0 if tool == "create_task" else 1)
         daemons.end(home)
-
-
-@pytest.mark.parametrize(
-    "tool", ["create_task", "update_agent_progress", "report_agent_finding", "deploy_headless_agent"]
-)
-def test_what_was_done_before_the_daemon_died_is_not_done_again(
-    home: Path, tmp_path: Path, tool: str
-) -> None:
-    """The answer is lost on its way: the daemon is killed after the commit, and the bridge sends again."""
-    with fleet(home) as opened, daemon(home), Bridge(home) as person:
-        task = new_task(opened, tmp_path)
-        made = sleeper(opened, task)
-        env = _contract(made.pid)
-        calls: dict[str, dict[str, Any]] = {
-            "create_task": {"description": "once", "project": str(tmp_path)},
-            "update_agent_progress": {"status": "working", "message": "once"},
-            "report_agent_finding": {"finding_type": "issue", "message": "once"},
-            "deploy_headless_agent": {
-                "task_id": task,
-                "agent_type": "second",
-                "harness": "command",
-                "command": ["/bin/sleep", "600"],
-            },
-        }
-        given = calls[tool]
-        person.call("list_tasks")
-        head = {"X-Headcount-Key": "k" * 32}
-        if tool in {"update_agent_progress", "report_agent_finding"}:
-            head["Authorization"] = f"Bearer {env['HEADCOUNT_TOKEN']}"
-        before = iso(time.time() - 1)
-        first = _raw_call(home, tool, given, head)
-        again = _raw_call(home, tool, given, {**head, "X-Headcount-Since": before})
-        name = {"create_task": "task_id", "deploy_headless_agent": "agent_id"}.get(tool, "id")
-        assert first[name] == again[name]
-
-
-def _raw_call(home: Path, tool: str, arguments: dict[str, Any], head: dict[str, str]) -> dict[str, Any]:
-    """Call a tool as the bridge does, with headers of our choice."""
-    params = {"name": tool, "arguments": arguments, "_meta": META}
-    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
-    routing = {"MCP-Protocol-Version": daemons.MODERN, "Mcp-Method": "tools/call", "Mcp-Name": tool}
-    reply, found = Reply(), None
-    with socket.socket(socket.AF_UNIX) as line:
-        line.connect(str(Home(home).daemon_socket))
-        line.sendall(post(body, {**routing, **head}))
-        while not reply.complete:
-            for message in reply.feed(line.recv(65_536)):
-                assert message["result"]["isError"] is False, message
-                found = message["result"]["structuredContent"]
-    assert isinstance(found, dict)
-    return found
 
 
 def _contract(pid: int | None) -> dict[str, str]:

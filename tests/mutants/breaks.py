@@ -16,6 +16,7 @@ CROWDS = "tests/contract/test_registry_crowds.py"
 OUTPUT = "tests/contract/test_placement_output.py"
 PLACEMENT = "tests/contract/test_placement.py"
 RUNNER = "tests/faults/test_runner.py"
+REPEATED = "tests/faults/test_repeated_calls.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +384,14 @@ BREAKS = (
         "CREATE TRIGGER event_is_kept BEFORE DELETE ON event WHEN OLD.seq > (SELECT upto FROM retention)",
         "CREATE TRIGGER event_is_kept BEFORE DELETE ON event WHEN OLD.seq < 0",
         (f"{ROWS}::test_an_event_is_never_changed_or_deleted",),
+    ),
+    Break(
+        "I7",
+        "what a call that is sent again says is recorded again",
+        "services/once.py",
+        "    if earlier is None:",
+        "    if earlier != 0:",
+        (f"{REPEATED}::test_what_an_agent_said_before_the_daemon_died_is_said_once",),
     ),
     # --- I8 output
     Break(

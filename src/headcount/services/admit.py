@@ -105,7 +105,7 @@ def _record_refusal(context: Context, tx: Tx, request: Request, error: Headcount
 def _admit(context: Context, tx: Tx, request: Request) -> Admitted | Earlier:
     own = rights.caller_run(context, tx)
     parent = request.parent if own is None else own.key.agent_id
-    earlier = _earlier(tx, request, parent or PERSON)
+    earlier = _earlier(tx, request, parent or rights.PERSON)
     if earlier is not None:
         return earlier
     facts = tx.runs.admission(
@@ -118,10 +118,6 @@ def _admit(context: Context, tx: Tx, request: Request) -> Admitted | Earlier:
     )
     task, depth = check(_application(request, parent, own), facts, _machine(context), context.settings.limits)
     return _insert(context, tx, request, Grant(task, parent, depth))
-
-
-PERSON = "person"
-"""Whose idempotency keys those of deploys without a parent are."""
 
 
 def _application(request: Request, parent: str | None, own: Run | None) -> Application:
@@ -179,7 +175,7 @@ def _insert(context: Context, tx: Tx, request: Request, grant: Grant) -> Admitte
     tx.runs.add(new)
     if request.idempotency_key:
         tx.keys.put(
-            grant.parent or PERSON,
+            grant.parent or rights.PERSON,
             request.idempotency_key,
             request_hash=request.fingerprint(),
             agent_id=key.agent_id,

@@ -20,6 +20,8 @@ from headcount.services.context import Context
 
 BATCH: Final = 10_000
 EVENTS_KEPT: Final = 100_000
+CALLS_KEPT: Final = 86_400.0
+"""Seconds in which a call may be sent again; a bridge gives up after minutes."""
 AGE_MAX: Final = 100 * 365.25 * 86_400
 
 
@@ -60,6 +62,7 @@ def collect(context: Context, *, dry_run: bool, older_than: float, keep_bytes: i
     if not dry_run:
         with context.registry.write("gc") as tx:
             events = tx.events.prune(context.clock.now() - older_than, EVENTS_KEPT)
+            tx.calls.prune(context.clock.now() - CALLS_KEPT)
         context.registry.backup(context.home.backups / "registry.db")
     names = tuple(str(each.run.key) for each in chosen)
     return Collected(

@@ -84,10 +84,12 @@ class Context:
     daemon_pid: Callable[[], int | None]
     daemon: Daemon
     harness_names: tuple[str, ...] = ()
+    call: str | None = None
+    """The key of the call that we are in, the same however often it is sent: it changes things once."""
     given_up: set[RunKey] = field(default_factory=set)
     """Deploys of this process that could not be undone or confirmed: it lives, but as their deployer it is
     dead. Shared by all contexts made from one; lost with the process, which is then dead indeed."""
 
-    def acting_as(self, caller: Caller) -> Context:
+    def acting_as(self, caller: Caller, *, call: str | None = None) -> Context:
         """Return the same fleet for another caller, outside of any agent's tree."""
-        return replace(self, caller=caller, token=None, remote=None)
+        return replace(self, caller=caller, call=call, token=None, remote=None)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from headcount.domain.errors import InvalidInput
 from headcount.domain.model import Report, ReportStatus, Run, Severity
-from headcount.services import given, rights
+from headcount.services import given, once, rights
 from headcount.services.answers import Reported, ReportFacts, iso
 from headcount.services.context import Context
 from headcount.store.registry import Tx
@@ -34,18 +34,24 @@ def progress(
     given.maybe_whole("progress", progress, most=100)
     with context.registry.write("report") as tx:
         run = rights.subject(context, tx, agent_id)
-        number = tx.reports.add(
-            run.key.agent_id,
-            run.key.n,
-            run.task_id,
-            status=wanted,
-            message=message,
-            progress=progress,
-            late=not run.live,
-            now=context.clock.now(),
-        )
-        _event(context, tx, "reported", run, {"status": wanted.value, "progress": progress, "report": number})
-        return _reported(tx, run, number)
+
+        def write() -> Mapping[str, object]:
+            number = tx.reports.add(
+                run.key.agent_id,
+                run.key.n,
+                run.task_id,
+                status=wanted,
+                message=message,
+                progress=progress,
+                late=not run.live,
+                now=context.clock.now(),
+            )
+            said = {"status": wanted.value, "progress": progress, "report": number}
+            _event(context, tx, "reported", run, said)
+            return _wrote(number, run)
+
+        asked = ("report", run.key, status, message, progress)
+        return _reported(tx, run, once.written(context, tx, asked, write))
 
 
 def finding(
@@ -73,19 +79,25 @@ def finding(
     _check_data(data)
     with context.registry.write("finding") as tx:
         run = rights.subject(context, tx, agent_id)
-        number = tx.findings.add(
-            run.key.agent_id,
-            run.key.n,
-            run.task_id,
-            type=type,
-            severity=wanted,
-            message=message,
-            data=data,
-            late=not run.live,
-            now=context.clock.now(),
-        )
-        _event(context, tx, "finding", run, {"type": type, "severity": wanted.value, "finding": number})
-        return _reported(tx, run, number)
+
+        def write() -> Mapping[str, object]:
+            number = tx.findings.add(
+                run.key.agent_id,
+                run.key.n,
+                run.task_id,
+                type=type,
+                severity=wanted,
+                message=message,
+                data=data,
+                late=not run.live,
+                now=context.clock.now(),
+            )
+            said = {"type": type, "severity": wanted.value, "finding": number}
+            _event(context, tx, "finding", run, said)
+            return _wrote(number, run)
+
+        asked = ("finding", run.key, type, severity, message, json.dumps(data))
+        return _reported(tx, run, once.written(context, tx, asked, write))
 
 
 def _one_of(words: type[Word], name: str, said: str) -> Word:
@@ -128,10 +140,14 @@ def _event(context: Context, tx: Tx, kind: str, run: Run, data: Mapping[str, obj
     )
 
 
-def _reported(tx: Tx, run: Run, number: int) -> Reported:
+def _wrote(number: int, run: Run) -> Mapping[str, object]:
+    return {"id": number, "late": not run.live}
+
+
+def _reported(tx: Tx, run: Run, wrote: Mapping[str, Any]) -> Reported:
     peers = tuple(each.key.agent_id for each in tx.runs.live_of_task(run.task_id) if each.key != run.key)
-    note = "recorded" if run.live else f"recorded as late: the run is {run.state}"
-    return Reported(number, run.key.agent_id, run.key.n, not run.live, note, peers)
+    note = f"recorded as late: the run is {run.state}" if wrote["late"] else "recorded"
+    return Reported(wrote["id"], run.key.agent_id, run.key.n, wrote["late"], note, peers)
 
 
 def facts(said: Report) -> ReportFacts:

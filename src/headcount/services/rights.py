@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 from headcount.domain.errors import InvalidInput, NotAllowed, NotFound
 from headcount.domain.ids import check_id
 from headcount.domain.model import Caller, Run, Task
 from headcount.services.context import Context
 from headcount.store.registry import Tx
+
+PERSON: Final = "person"
+"""Whose keys those of a person's calls are, and of deploys without a parent."""
 
 
 def token_hash(token: str) -> str:

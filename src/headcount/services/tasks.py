@@ -13,7 +13,7 @@ from headcount.domain.errors import InvalidInput, NotAllowed, Refused
 from headcount.domain.ids import TASK_PREFIX, check_role, new_id
 from headcount.domain.lifecycle import LIVE, State
 from headcount.domain.model import Message, Task, TaskContext, TaskState
-from headcount.services import agents, findings, given, report, rights, settle
+from headcount.services import agents, findings, given, once, report, rights, settle
 from headcount.services.answers import TaskFacts, TaskList, TaskStatus, iso
 from headcount.services.context import Context
 from headcount.store.registry import Tx
@@ -71,9 +71,14 @@ def create(context: Context, new: NewTask) -> TaskFacts:
         by = rights.caller_run(context, tx)
         if by is not None:
             raise NotAllowed("an agent does not create tasks", hint="spawn a child for the work instead")
-        tx.tasks.add(task)
-        tx.events.add("task_created", task_id=task.task_id, data={"project": task.project}, now=now)
-    return facts(task)
+        wrote = once.written(context, tx, ("create_task", new), lambda: _add(tx, task))
+        return facts(rights.existing_task(tx, str(wrote["task_id"])))
+
+
+def _add(tx: Tx, task: Task) -> Mapping[str, object]:
+    tx.tasks.add(task)
+    tx.events.add("task_created", task_id=task.task_id, data={"project": task.project}, now=task.created_at)
+    return {"task_id": task.task_id}
 
 
 def _description(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Idempotency keys: a call that is made again gets its first answer."""
+"""Idempotency keys: a deploy that is asked for again gets its first answer. They go with their agents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,3 @@ class IdempotencyKeys:
         self._session.change(
             "keys.put", scope=scope, key=key, request_hash=request_hash, agent_id=agent_id, run=run, now=now
         )
-
-    def prune(self, before: float) -> int:
-        """Forget the answers that were given before a moment; return how many."""
-        return self._session.change("keys.prune", before=before)

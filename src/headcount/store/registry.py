@@ -13,6 +13,7 @@ from typing import Final
 
 from headcount.domain.errors import HeadcountError, Infrastructure, RegistryCorrupt
 from headcount.store import schema
+from headcount.store.calls import Calls
 from headcount.store.connection import Handle, schema_version
 from headcount.store.events import Events
 from headcount.store.faults import is_busy, is_corruption, machine_fault
@@ -29,7 +30,7 @@ from headcount.store.tasks import Tasks
 class Tx:
     """One transaction: the aggregates, all on the same snapshot."""
 
-    __slots__ = ("events", "findings", "keys", "reports", "runs", "tasks")
+    __slots__ = ("calls", "events", "findings", "keys", "reports", "runs", "tasks")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         session = Session(connection)
@@ -39,6 +40,7 @@ class Tx:
         self.findings: Final = Findings(session)
         self.events: Final = Events(session)
         self.keys: Final = IdempotencyKeys(session)
+        self.calls: Final = Calls(session)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,10 @@ from headcount.domain.errors import HeadcountError, InvalidInput, NotAllowed
 from headcount.domain.model import Caller
 from headcount.doors.mcp.asked import Asked
 from headcount.doors.mcp.crew import Crew
-from headcount.services import rights
+from headcount.services import given, rights
 
 CALLER_HEADER: Final = "x-headcount-caller"
 KEY_HEADER: Final = "x-headcount-key"
-SINCE_HEADER: Final = "x-headcount-since"
 CALLER_MAX: Final = 200_000
 """Bytes; an environment may hold 128 KiB in one variable."""
 
@@ -50,7 +49,7 @@ class Identity:
 
         Raises:
             NotAllowed: the token is nobody's.
-            InvalidInput: the caller header cannot be read.
+            InvalidInput: the caller header cannot be read, or the key is too long.
         """
         headers = request.headers if isinstance(request, Request) else Headers()
         told = _told(headers.get(CALLER_HEADER))
@@ -61,7 +60,8 @@ class Identity:
             else rights.identify(self._fleet.context, token)
         )
         caller = Caller(who.agent_id, who.run, cwd=told.cwd, env=told.env, dropped_env=told.dropped_env)
-        return Asked(self._fleet.acting_as(caller), headers.get(KEY_HEADER), headers.get(SINCE_HEADER))
+        key = given.maybe_text(KEY_HEADER, headers.get(KEY_HEADER), most=given.LABEL_MAX)
+        return Asked(self._fleet.acting_as(caller, call=key or None))
 
 
 def bearer(headers: Headers) -> str | None:

@@ -23,7 +23,7 @@ from pydantic import ConfigDict
 
 from headcount import __version__
 from headcount.domain.errors import HeadcountError, Infrastructure, NotAllowed
-from headcount.doors.mcp import again, prompts, resources, wait
+from headcount.doors.mcp import prompts, resources, wait
 from headcount.doors.mcp.arguments import Arguments
 from headcount.doors.mcp.asked import REQUEST, Asked
 from headcount.doors.mcp.crew import Crew
@@ -115,9 +115,7 @@ async def _carry_out(
     def work() -> Page:
         asked = door.asked(request)
         _allow(tool, asked.who)
-        checked = arguments.check(given)
-        earlier = again.done_before(tool, checked, asked)
-        return earlier if earlier is not None else tool.call(asked.fleet, **again.keyed(checked, asked.key))
+        return tool.call(asked.fleet, **arguments.check(given))
 
     try:
         if tool.call is wait_for_agents:

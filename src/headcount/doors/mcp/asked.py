@@ -1,4 +1,4 @@
-"""One request: who sent it, what it may see, and whether it is a repetition."""
+"""One request: who sent it, and what it may see."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ REQUEST: Final[ContextVar[Any]] = ContextVar("request", default=None)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`fleet` acts as the caller. `key` names the call, over all of its repetitions; `since` is set on a
-    repetition: the ISO 8601 time before which nothing of it can have happened."""
+    """`fleet` acts as the caller, in this call."""
 
     fleet: Headcount
-    key: str | None = None
-    since: str | None = None
 
     @property
     def who(self) -> Who:

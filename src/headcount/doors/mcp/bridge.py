@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from headcount import client
-from headcount.client import META_VERSION, NoAnswer, Reply, caller_header, iso, post
+from headcount.client import META_VERSION, NoAnswer, Reply, caller_header, post
 from headcount.daemon import start
 from headcount.domain.errors import Infrastructure
 from headcount.doors.mcp import place
@@ -44,7 +44,6 @@ class Call:
         self.name = str((message.get("params") or {}).get("name", ""))
         self.modern = _version(message) is not None
         self.request = request
-        self.began = time.time()
         self.give_up = now + patience
         self.due = now
         self.pause = FIRST_WAIT
@@ -269,10 +268,7 @@ class Bridge:
             line.close()
             self._not_there(call, error, now)
             return
-        call.line = line
-        since = b"X-Headcount-Since: " + iso(call.began).encode() + b"\r\n" if call.lost else b""
-        head, mark, body = call.request.partition(b"\r\n\r\n")
-        call.unsent = head + b"\r\n" + since + mark[2:] + body if since else call.request
+        call.line, call.unsent = line, call.request
 
     def _not_there(self, call: Call, error: OSError, now: float) -> None:
         if now >= call.give_up:

@@ -50,6 +50,7 @@ class Tool:
     reads_only: bool = False
     destroys: bool = False
     repeats_well: bool = False  # a second call with the same arguments changes nothing more
+    once: bool = False  # what a call changes is changed once, however often that call is sent
     slow: bool = False  # waits for a process: has its own threads
 
     @property
@@ -431,11 +432,11 @@ def _own_id(fleet: Headcount) -> str:
 
 
 TOOLS: Final[tuple[Tool, ...]] = (
-    Tool(create_task, answers.TaskFacts, "Create a task", PERSON),
-    Tool(deploy_headless_agent, answers.Deployed, "Deploy an agent", PERSON, slow=True),
-    Tool(update_agent_progress, answers.Reported, "Report progress", AGENT),
-    Tool(report_agent_finding, answers.Reported, "Report a finding", AGENT),
-    Tool(spawn_child_agent, answers.Deployed, "Deploy a child agent", AGENT, slow=True),
+    Tool(create_task, answers.TaskFacts, "Create a task", PERSON, once=True),
+    Tool(deploy_headless_agent, answers.Deployed, "Deploy an agent", PERSON, once=True, slow=True),
+    Tool(update_agent_progress, answers.Reported, "Report progress", AGENT, once=True),
+    Tool(report_agent_finding, answers.Reported, "Report a finding", AGENT, once=True),
+    Tool(spawn_child_agent, answers.Deployed, "Deploy a child agent", AGENT, once=True, slow=True),
     Tool(
         wait_for_agents,
         answers.Waited,

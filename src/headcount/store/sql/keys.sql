@@ -6,7 +6,3 @@ SELECT request_hash, agent_id, run FROM idempotency_key WHERE scope = :scope AND
 -- A key is answered once, or nothing is written.
 INSERT INTO idempotency_key (scope, key, request_hash, agent_id, run, at)
 VALUES (:scope, :key, :request_hash, :agent_id, :run, :now);
-
--- name: prune
--- Forget the answers that were given before a moment.
-DELETE FROM idempotency_key WHERE at < :before;
