@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -69,13 +70,13 @@ def test_within_the_cap_nothing_is_lost_and_beyond_it_all_is_counted(
     cap: int, sizes: list[int], step: int, back: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
-    os.chdir(folder)
-    stream = Stream(-1, "output", ".jsonl", cap)
     total = 0
-    for size in sizes:
-        stream.keep(written(size, total))
-        total += size
-    stream.close()
+    with contextlib.chdir(folder):
+        stream = Stream(-1, "output", ".jsonl", cap)
+        for size in sizes:
+            stream.keep(written(size, total))
+            total += size
+        stream.close()
     assert stream.total == total
     kept = sum(file.stat().st_size for file in folder.iterdir())
     assert kept + stream.cut == total
@@ -91,7 +92,6 @@ def test_within_the_cap_nothing_is_lost_and_beyond_it_all_is_counted(
     assert last.offset - last.cut == max(total - back, 0)
     assert last.data == written(len(last.data), last.offset)
     assert last.end == total
-    os.chdir("/")
 
 
 def test_an_unwritable_disk_leaves_a_gap_that_is_counted(
