@@ -240,6 +240,7 @@ class Headcount:
         allow_duplicate_role: bool = False,
         allow_same_work: bool = False,
         idempotency_key: str | None = None,
+        **options: object,
     ) -> answers.Deployed:
         """Deploy one agent and return when its process is confirmed to run.
 
@@ -248,6 +249,9 @@ class Headcount:
         do; `command` and `script` can do without. It works in `cwd` (default: the caller's directory if that
         is in the project, else the project). `env` names further variables of the caller that it gets.
         `idempotency_key`: repeated with the same key, the deploy is done once and answered again.
+        `options` are those of `headcount.domain.options.Options`: permissions, allowed_tools, denied_tools,
+        max_turns, budget_usd, system_prompt, result_schema, only_our_mcp, steer, peers. What the harness
+        cannot do is refused.
 
         Within an agent's tree the new agent is that agent's child, whatever `parent` says.
 
@@ -270,6 +274,7 @@ class Headcount:
             Refused: a limit or rule; nothing was started.
             PlacementFailed: it did not start; the reason is on record, nothing is left.
         """
+        from headcount.domain.options import parse_options
         from headcount.services import deploy, given, request
 
         return deploy.deploy(
@@ -281,8 +286,7 @@ class Headcount:
                 harness=harness,
                 command=given.words("command", command),
                 parent=parent,
-                model=model,
-                effort=effort,
+                options=parse_options({"model": model, "effort": effort, **options}),
                 cwd=None if cwd is None else str(cwd),
                 env=given.words("env", env),
                 allow_duplicate_role=allow_duplicate_role,

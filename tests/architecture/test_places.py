@@ -176,7 +176,7 @@ RULES = (
     ),
     Rule(
         "concrete runtimes and harnesses",
-        importing(r"headcount\.(runtimes|harnesses)\.(?!base\b).*"),
+        importing(r"headcount\.(runtimes|harnesses)\.(?!(base|abilities)\b).*"),
         (
             Place("bootstrap.py", "the composition root picks them"),
             Place("runtimes/*", "their own package"),

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from headcount.domain.errors import InvalidInput, PlacementFailed
+from headcount.domain.entries import Entry, EntryKind
+from headcount.domain.errors import PlacementFailed
 from headcount.domain.lifecycle import Outcome
-from headcount.harnesses.base import Entry, EntryKind
+from headcount.domain.options import Effort, Options
 from headcount.harnesses.catalogue import find
 from tests.support.harness_facts import program, record, spec
 
@@ -65,7 +66,9 @@ def one(line: bytes) -> Entry:
 
 def test_claude_is_started_headless_with_the_prompt_on_stdin(tmp_path: Path) -> None:
     found = program(tmp_path, "claude")
-    launch = CLAUDE.command(spec(tmp_path, prompt="-- fix {this}", model="opus", effort="high"))
+    launch = CLAUDE.command(
+        spec(tmp_path, prompt="-- fix {this}", options=Options(model="opus", effort=Effort.HIGH))
+    )
     assert launch.argv[:5] == (str(found), "-p", "--output-format", "stream-json", "--verbose")
     assert launch.argv[-2:] == ("--model=opus", "--effort=high")
     assert launch.argv[launch.argv.index("--permission-mode") + 1] == "acceptEdits"
@@ -102,11 +105,11 @@ def test_a_claude_deployed_by_a_claude_does_not_take_itself_for_it(tmp_path: Pat
     assert CLAUDE.command(spec(tmp_path, env=env)).env == {"CLAUDECODE": "", "CLAUDE_CODE_SESSION_ID": ""}
 
 
-def test_a_model_cannot_be_a_flag_and_an_unknown_effort_is_refused(tmp_path: Path) -> None:
+def test_a_model_cannot_be_a_flag(tmp_path: Path) -> None:
     program(tmp_path, "claude")
-    assert CLAUDE.command(spec(tmp_path, model="--dangerous")).argv[-1] == "--model=--dangerous"
-    with pytest.raises(InvalidInput, match="effort"):
-        CLAUDE.command(spec(tmp_path, effort="huge"))
+    assert (
+        CLAUDE.command(spec(tmp_path, options=Options(model="--dangerous"))).argv[-1] == "--model=--dangerous"
+    )
 
 
 def test_a_missing_claude_says_how_to_install_it(tmp_path: Path) -> None:

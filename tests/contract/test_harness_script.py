@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from headcount.domain.entries import EntryKind
 from headcount.domain.errors import InvalidInput, PlacementFailed
 from headcount.domain.lifecycle import Outcome
-from headcount.harnesses.base import EntryKind
 from headcount.harnesses.catalogue import find
 from tests.support.harness_facts import record, spec
 

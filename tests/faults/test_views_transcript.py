@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from headcount.config import Home
+from headcount.domain.entries import Entry, EntryKind
 from headcount.domain.errors import Infrastructure
-from headcount.harnesses.base import Entry, EntryKind
 from headcount.runtimes.local import LocalPlacement
 from headcount.runtimes.transcript import Transcript
 

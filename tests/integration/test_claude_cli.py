@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from headcount.domain.entries import Entry, EntryKind
 from headcount.domain.lifecycle import Outcome
-from headcount.harnesses.base import Entry, EntryKind, Verdict
+from headcount.domain.options import Effort, Options
+from headcount.harnesses.base import Verdict
 from headcount.harnesses.catalogue import find
 from tests.support import small_mcp
 from tests.support.claude_cli import ClaudeCli, claude_cli, model_server
@@ -50,8 +52,7 @@ def start(cli: ClaudeCli, directory: Path, steps: Sequence[Step], *more: str) ->
             prompt=f"Do as the script says. {play(steps)}",
             headcount=(sys.executable, "-I", str(small_mcp.__file__)),
             env=cli.env,
-            model="sonnet",
-            effort="low",
+            options=Options(model="sonnet", effort=Effort.LOW),
             command=more,
         )
     )

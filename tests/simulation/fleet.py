@@ -10,6 +10,7 @@ from pathlib import Path
 from headcount.config import Home, Settings
 from headcount.domain.errors import HeadcountError, InvalidInput, NotAllowed, PlacementFailed, Refused
 from headcount.domain.model import Caller, Limits, RunKey
+from headcount.domain.options import Options
 from headcount.harnesses import catalogue
 from headcount.services import agents, deploy, headcount, report, rights, settle, stop, tasks, wait
 from headcount.services.answers import Deployed
@@ -173,8 +174,7 @@ class Fleet:
             harness="command",
             command=(program, *flags, *(("fails",) if rng.random() < 0.1 else ())),
             parent=self.any_agent() if rng.random() < 0.1 else None,
-            model=None,
-            effort=None,
+            options=Options(),
             cwd=None,
             env=(),
             allow_duplicate_role=duplicate,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from headcount.domain.model import Caller, RunKey
+from headcount.domain.options import Options
 from headcount.services import deploy, rights, tasks
 from headcount.services.answers import Deployed
 from headcount.services.context import Context
@@ -22,8 +23,7 @@ PLAIN = Request(
     harness="command",
     command=("/bin/sh",),
     parent=None,
-    model=None,
-    effort=None,
+    options=Options(),
     cwd=None,
     env=(),
     allow_duplicate_role=False,

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from headcount.domain.model import ExitRecord, RunKey
-from headcount.harnesses.base import Spec
+from headcount.domain.options import Options
+from headcount.harnesses.base import Session, Spec
 
 
 def spec(directory: Path, **given: object) -> Spec:
@@ -12,8 +13,8 @@ def spec(directory: Path, **given: object) -> Spec:
         "task_id": "task-01jx5e2k9pab12cd",
         "prompt": "",
         "command": (),
-        "model": None,
-        "effort": None,
+        "options": Options(),
+        "session": Session("00000000-0000-4000-8000-000000000001"),
         "cwd": str(directory),
         "run_path": str(directory / "run"),
         "headcount": ("/opt/bin/headcount",),

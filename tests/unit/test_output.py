@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headcount.domain.entries import Entry, EntryKind
 from headcount.domain.errors import InvalidInput
 from headcount.domain.output import OutputFormat, OutputPage, OutputWish, check_wish, shape
-from headcount.domain.transcript import Entry, escape_controls, one_line, render
-from headcount.harnesses.base import Entry as HarnessEntry
-from headcount.harnesses.base import EntryKind
+from headcount.domain.transcript import escape_controls, one_line, render
 from headcount.harnesses.catalogue import find
 from tests.support.examples import few
 from tests.support.streams import Stream
@@ -306,10 +305,10 @@ def test_controls_are_shown_as_what_they_are() -> None:
 
 def test_a_transcript_is_readable() -> None:
     entries = [
-        HarnessEntry(EntryKind.TEXT, "two\nlines"),
-        HarnessEntry(EntryKind.TOOL_CALL, "Bash " + "x" * 1000),
-        HarnessEntry(EntryKind.TOOL_RESULT, "\n".join(map(str, range(12)))),
-        HarnessEntry(EntryKind.ERROR, "bad\x1b]0;x\x07"),
+        Entry(EntryKind.TEXT, "two\nlines"),
+        Entry(EntryKind.TOOL_CALL, "Bash " + "x" * 1000),
+        Entry(EntryKind.TOOL_RESULT, "\n".join(map(str, range(12)))),
+        Entry(EntryKind.ERROR, "bad\x1b]0;x\x07"),
     ]
     lines = render(entries)
     assert lines[:2] == ["two", "lines"]
@@ -320,7 +319,7 @@ def test_a_transcript_is_readable() -> None:
 
 
 def test_a_one_liner_costs_little_however_long_the_entry_is() -> None:
-    entry = HarnessEntry(EntryKind.TEXT, "y" * 50_000_000)
+    entry = Entry(EntryKind.TEXT, "y" * 50_000_000)
     began = time.process_time()
     assert len(one_line(entry)) < 220
     assert time.process_time() - began < 0.1

@@ -8,6 +8,7 @@ constraint of the registry, not a hope.
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import Final
 
 from headcount.domain.errors import InvalidInput
@@ -37,6 +38,12 @@ def new_id(prefix: str, *, now: float, chance: int) -> str:
     """Return an id for `prefix` (a valid role, or "task"); `now` in epoch seconds, `chance` any 30 bits."""
     suffix = base32(int(now * 1000), TIME_CHARS) + base32(chance % (1 << CHANCE_BITS), CHANCE_CHARS)
     return f"{prefix}-{suffix}"
+
+
+def session_id(agent_id: str, n: int) -> str:
+    """Return the name of the conversation that begins with this run: a UUID, always the same one."""
+    digits = sha256(f"{agent_id}.{n}".encode()).hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:32]}"
 
 
 def check_role(role: object) -> str:

@@ -132,6 +132,7 @@ class LiveRun:
     runner: Process | None
     process: Process | None
     stop_reason: str | None
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,10 @@ class Run:
     view_failures: int
     result: Mapping[str, object] | None
     usage: Mapping[str, object] | None
+    options: Mapping[str, object] = field(default_factory=dict)  # domain.options, what differs
+    session_id: str | None = None  # the program's own conversation
+    resumes: int | None = None  # the run whose conversation this one continues
+    account: Mapping[str, object] | None = None  # domain.account, once it is made
 
     @property
     def live(self) -> bool:

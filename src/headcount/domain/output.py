@@ -12,6 +12,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import Final
 
+from headcount.domain.entries import Entry
 from headcount.domain.errors import InvalidInput
 from headcount.domain.lines import Line, Read, backward, count_lines, forward, spans
 from headcount.domain.pieces import (
@@ -27,7 +28,7 @@ from headcount.domain.pieces import (
     text_pieces,
 )
 from headcount.domain.summary import summarize
-from headcount.domain.transcript import Entry, escape_controls, render
+from headcount.domain.transcript import escape_controls, render
 
 __all__ = ["OutputFormat", "OutputPage", "OutputWish", "check_wish", "escape_controls", "render", "shape"]
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from headcount.domain.entries import Entry
 from headcount.domain.lines import Line
-from headcount.domain.transcript import Entry, one_line
+from headcount.domain.transcript import one_line
 
 SHARE: Final = 80
 """Bytes that each piece gets at least, before the oldest of them are left out."""

@@ -6,7 +6,8 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final
 
-from headcount.domain.transcript import Entry, escape_controls, one_line, shorten
+from headcount.domain.entries import Entry
+from headcount.domain.transcript import escape_controls, one_line, shorten
 
 ERRORS_SHOWN: Final = 5
 WORDS: Final = 1_000

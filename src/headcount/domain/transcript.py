@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
+
+from headcount.domain.entries import Entry
 
 CALL_CHARS: Final = 400
 RESULT_LINES: Final = 8
 LINE_CHARS: Final = 400
 """What a transcript shows of a call, of an answer, and of one line of it; the output itself has all."""
-
-
-class Entry(Protocol):
-    """What a harness makes of a line; see `headcount.harnesses.base.Entry`."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def data(self) -> Mapping[str, object]: ...
 
 
 def _caret(code: int) -> str:
@@ -49,6 +40,7 @@ _LABELS: Final = {
     "reasoning": "THINK",
     "tool_call": "TOOL",
     "tool_result": "RESULT",
+    "file_change": "FILE",
     "usage": "USAGE",
     "rate_limited": "LIMIT",
     "permission_denied": "DENIED",
@@ -78,6 +70,7 @@ _MARKS: Final = {
     "reasoning": "~ ",
     "tool_call": "> ",
     "tool_result": "< ",
+    "file_change": "± ",
     "usage": "$ ",
     "rate_limited": "! rate limited: ",
     "permission_denied": "! denied: ",

@@ -12,10 +12,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headcount.domain.errors import InvalidInput
+from headcount.domain.entries import Entry, EntryKind
 from headcount.domain.lifecycle import Outcome
 from headcount.domain.model import ExitRecord
-from headcount.harnesses.base import Entry, EntryKind, Launch, Spec, Verdict
+from headcount.domain.options import Ability, Effort, Options, Permissions
+from headcount.harnesses.abilities import NotInteractive
+from headcount.harnesses.base import Launch, Probe, Spec, Verdict
 from headcount.harnesses.parse import clean, dump, last_object, load_object, mapping, objects, unknown
 from headcount.harnesses.program import check_argument, check_text, find_program
 from headcount.harnesses.verdicts import describe_exit, judge_exit
@@ -30,10 +32,9 @@ SESSION_VARIABLES = ("CLAUDECODE", "CLAUDE_CODE_SESSION_ID", "CLAUDE_CODE_ENTRYP
 """They belong to the session that deploys, when that is a Claude Code too."""
 
 OVERLOADED = frozenset({429, 529})
-EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
-class Claude:
+class Claude(NotInteractive):
     """What stands behind `--` is added to its arguments, so that the caller may set any flag of it."""
 
     name: str = "claude"
@@ -50,16 +51,18 @@ class Claude:
         "SSL_CERT_FILE",
     )
     env_prefixes: tuple[str, ...] = ("ANTHROPIC_", "CLAUDE_CODE_", "IS_SANDBOX")
+    abilities: frozenset[Ability] = frozenset({Ability.MODEL, Ability.EFFORT, Ability.MCP_STDIO})
+    permissions: frozenset[Permissions] = frozenset({Permissions.EDIT})
+    efforts: tuple[Effort, ...] = tuple(Effort)
+    probe: Probe | None = None
 
-    def check(self, *, prompt: str, command: tuple[str, ...], model: str | None, effort: str | None) -> None:
+    def check(self, *, prompt: str, command: tuple[str, ...], options: Options) -> None:
         check_text("the prompt", prompt)
-        for argument in (*command, model or ""):
+        for argument in (*command, options.model or ""):
             check_argument("an argument of claude", argument)
-        if effort is not None and effort not in EFFORTS:
-            raise InvalidInput(f"claude knows no effort {effort[:40]!r}", hint=f"one of {', '.join(EFFORTS)}")
 
     def command(self, spec: Spec) -> Launch:
-        self.check(prompt=spec.prompt, command=spec.command, model=spec.model, effort=spec.effort)
+        self.check(prompt=spec.prompt, command=spec.command, options=spec.options)
         program = find_program(
             PROGRAM,
             env=spec.env,
@@ -114,7 +117,7 @@ def _flags(spec: Spec) -> tuple[str, ...]:
 
 def _model(spec: Spec) -> tuple[str, ...]:
     """`--name=value` in one word: a value cannot be taken for a flag."""
-    named = (("model", spec.model), ("effort", spec.effort))
+    named = (("model", spec.options.model), ("effort", spec.options.effort))
     return tuple(f"--{name}={value}" for name, value in named if value)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headcount.domain.entries import Entry, EntryKind
 from headcount.domain.errors import InvalidInput
 from headcount.domain.model import ExitRecord
-from headcount.harnesses.base import Entry, EntryKind, Launch, Spec, Verdict
+from headcount.domain.options import Ability, Effort, Options, Permissions
+from headcount.harnesses.abilities import NotInteractive
+from headcount.harnesses.base import Launch, Probe, Spec, Verdict
 from headcount.harnesses.parse import decode
 from headcount.harnesses.program import check_argument, check_text, find_program
 from headcount.harnesses.verdicts import judge_exit
 
 
-class Command:
+class Command(NotInteractive):
     """What stands behind `--` is run as it is, by no shell."""
 
     name: str = "command"
@@ -22,8 +25,12 @@ class Command:
     wraps_prompt: bool = False
     env_names: tuple[str, ...] = ()
     env_prefixes: tuple[str, ...] = ()
+    abilities: frozenset[Ability] = frozenset()
+    permissions: frozenset[Permissions] = frozenset()
+    efforts: tuple[Effort, ...] = ()
+    probe: Probe | None = None
 
-    def check(self, *, prompt: str, command: tuple[str, ...], model: str | None, effort: str | None) -> None:
+    def check(self, *, prompt: str, command: tuple[str, ...], options: Options) -> None:
         if not command or not command[0]:
             raise InvalidInput(
                 "harness command needs a command",
@@ -34,7 +41,7 @@ class Command:
         check_text("the prompt", prompt)
 
     def command(self, spec: Spec) -> Launch:
-        self.check(prompt=spec.prompt, command=spec.command, model=spec.model, effort=spec.effort)
+        self.check(prompt=spec.prompt, command=spec.command, options=spec.options)
         program = find_program(
             spec.command[0],
             env=spec.env,

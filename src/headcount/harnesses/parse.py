@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headcount.harnesses.base import Entry, EntryKind
+from headcount.domain.entries import Entry, EntryKind
 
 
 def decode(line: bytes) -> str:

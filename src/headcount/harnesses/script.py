@@ -7,11 +7,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headcount.domain.entries import Entry, EntryKind
 from headcount.domain.errors import InvalidInput, PlacementFailed
 from headcount.domain.lifecycle import Outcome
 from headcount.domain.model import ExitRecord
+from headcount.domain.options import Ability, Effort, Options, Permissions
 from headcount.harnesses import script_agent
-from headcount.harnesses.base import Entry, EntryKind, Launch, Spec, Verdict
+from headcount.harnesses.abilities import NotInteractive
+from headcount.harnesses.base import Launch, Probe, Spec, Verdict
 from headcount.harnesses.parse import clean, dump, last_object, load_object, unknown
 from headcount.harnesses.program import check_argument, check_text
 from headcount.harnesses.verdicts import judge_exit
@@ -19,7 +22,7 @@ from headcount.harnesses.verdicts import judge_exit
 STEPS_FILE = "steps.json"
 
 
-class Script:
+class Script(NotInteractive):
     """The steps are the prompt, or a file that stands behind `--`."""
 
     name: str = "script"
@@ -29,8 +32,12 @@ class Script:
     wraps_prompt: bool = False
     env_names: tuple[str, ...] = ()
     env_prefixes: tuple[str, ...] = ()
+    abilities: frozenset[Ability] = frozenset({Ability.MCP_STDIO})
+    permissions: frozenset[Permissions] = frozenset()
+    efforts: tuple[Effort, ...] = ()
+    probe: Probe | None = None
 
-    def check(self, *, prompt: str, command: tuple[str, ...], model: str | None, effort: str | None) -> None:
+    def check(self, *, prompt: str, command: tuple[str, ...], options: Options) -> None:
         if command and prompt.strip():
             raise InvalidInput("both the prompt and a file have steps", hint="give the steps once")
         if len(command) > 1:
@@ -38,7 +45,7 @@ class Script:
         _check_steps(check_text("the prompt", prompt))
 
     def command(self, spec: Spec) -> Launch:
-        self.check(prompt=spec.prompt, command=spec.command, model=spec.model, effort=spec.effort)
+        self.check(prompt=spec.prompt, command=spec.command, options=spec.options)
         text = _from_file(spec) if spec.command else spec.prompt
         _check_steps(text)
         return Launch(

@@ -127,8 +127,8 @@ class LocalPlacement:
         if order.stdin is not None:
             _write(f"{path}/prompt", order.stdin)
         for name, content in order.files.items():
-            if os.path.basename(name) != name or name in ("", ".", ".."):
-                raise ValueError(f"{name!r} is not a plain file name")
+            _check_inside(name)
+            os.makedirs(os.path.dirname(f"{path}/{name}"), mode=0o700, exist_ok=True)
             _write(f"{path}/{name}", content)
         os.mkfifo(f"{path}/control", 0o600)
         text = json.dumps(records.order_object(order))  # ASCII: an argument may be any bytes
@@ -144,9 +144,10 @@ class LocalPlacement:
         """Take away what `prepare` made; the directory is ours alone, nobody was told of it."""
         self.unmark(key)
         with contextlib.suppress(OSError):
-            for name in os.listdir(path):
-                os.unlink(f"{path}/{name}")
-            os.rmdir(path)
+            for folder, _folders, names in os.walk(path, topdown=False):
+                for name in names:
+                    os.unlink(f"{folder}/{name}")
+                os.rmdir(folder)
             os.rmdir(os.path.dirname(path))
 
     def start(self, key: RunKey, path: str, *, env: Mapping[str, str], timeout: float) -> Started:
@@ -508,6 +509,11 @@ def _answered(said: bytes) -> bool:
         b"failed",
         b"refused",
     )
+
+
+def _check_inside(name: str) -> None:
+    if os.path.normpath(name) != name or name.startswith(("/", "..")) or name == ".":
+        raise ValueError(f"{name!r} does not name a file inside the run directory")
 
 
 def _write(path: str, data: bytes, *, durably: bool = False) -> None:

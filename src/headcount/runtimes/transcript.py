@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
+from headcount.domain.entries import Entry
 from headcount.domain.errors import Infrastructure
-from headcount.domain.transcript import Entry, render
+from headcount.domain.transcript import render
 from headcount.runtimes.base import OutputSlice, Placement
 
 LINE_MAX: Final = 1_000_000

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from headcount.domain.admission import Application, Machine, check
 from headcount.domain.errors import HeadcountError, NotFound, Refused
-from headcount.domain.ids import new_id
+from headcount.domain.ids import new_id, session_id
 from headcount.domain.lifecycle import State
 from headcount.domain.model import LiveRun, Run, RunKey, Task
+from headcount.domain.options import Ability
+from headcount.harnesses.base import Session
 from headcount.services import rights, settle
 from headcount.services.context import Context
 from headcount.services.request import Request
@@ -26,6 +28,7 @@ class Admitted:
     parent: str | None
     depth: int
     token: str
+    session: Session
     reserved_at: float
 
 
@@ -171,7 +174,8 @@ def _earlier(tx: Tx, request: Request, scope: str) -> Earlier | None:
 def _insert(context: Context, tx: Tx, request: Request, grant: Grant) -> Admitted:
     now, token = context.clock.now(), context.clock.token()
     key = RunKey(new_id(request.role, now=now, chance=context.clock.chance()), 1)
-    new = _new_run(context, request, grant, key, token=token, now=now)
+    session = Session(session_id(key.agent_id, key.n))
+    new = _new_run(context, request, grant, key, session=session, token=token, now=now)
     tx.runs.add(new)
     if request.idempotency_key:
         tx.keys.put(
@@ -190,7 +194,11 @@ def _insert(context: Context, tx: Tx, request: Request, grant: Grant) -> Admitte
         data={"role": request.role, "parent": grant.parent, "depth": grant.depth, "harness": request.harness},
         now=now,
     )
-    return Admitted(_row(new), grant.task, grant.parent, grant.depth, token, now)
+    return Admitted(_row(new), grant.task, grant.parent, grant.depth, token, session, now)
+
+
+def _names_session(context: Context, request: Request) -> bool:
+    return Ability.PRESET_SESSION in context.harness(request.harness).abilities
 
 
 def _row(new: NewRun) -> LiveRun:
@@ -205,11 +213,19 @@ def _row(new: NewRun) -> LiveRun:
         runner=None,
         process=None,
         stop_reason=None,
+        options=new.options,
     )
 
 
 def _new_run(
-    context: Context, request: Request, grant: Grant, key: RunKey, *, token: str, now: float
+    context: Context,
+    request: Request,
+    grant: Grant,
+    key: RunKey,
+    *,
+    session: Session,
+    token: str,
+    now: float,
 ) -> NewRun:
     return NewRun(
         key=key,
@@ -218,8 +234,8 @@ def _new_run(
         parent=grant.parent,
         depth=grant.depth,
         harness=request.harness,
-        model=request.model,
-        effort=request.effort,
+        model=request.options.model,
+        effort=request.options.effort,
         prompt=request.prompt,
         work_hash=work_hash(request.prompt),
         takes_role=not request.allow_duplicate_role,
@@ -233,4 +249,6 @@ def _new_run(
         reserved_boottime=context.clock.boottime(),
         token_hash=rights.token_hash(token),
         first=key.n == 1,
+        options=request.options.given(),
+        session_id=session.session_id if _names_session(context, request) else None,
     )

@@ -15,6 +15,7 @@ from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError, PlacementFailed, Refused
 from headcount.domain.lifecycle import Outcome, State
 from headcount.domain.model import LiveRun, LockState, Order, Run, Started
+from headcount.domain.options import Options
 from headcount.domain.prompt import PromptInput, assemble, delegation
 from headcount.harnesses.base import Harness, Launch, Spec
 from headcount.services import admit, rights, settle, stop
@@ -63,8 +64,7 @@ def _through_daemon(remote: Remote, request: Request) -> Deployed:
         "harness": request.harness,
         "prompt": request.prompt,
         "command": list(request.command) or None,
-        "model": request.model,
-        "effort": request.effort,
+        **_split(request.options),
         "cwd": request.cwd,
         "env": list(request.env) or None,
         "allow_duplicate_role": request.allow_duplicate_role,
@@ -75,6 +75,12 @@ def _through_daemon(remote: Remote, request: Request) -> Deployed:
         "spawn_child_agent", {k: v for k, v in arguments.items() if v not in (None, False)}
     )
     return Deployed(**answered)  # type: ignore[arg-type]  # the daemon's answer has these very fields
+
+
+def _split(options: Options) -> dict[str, object]:
+    """Return options as the tools take them: model and effort by name, the rest together."""
+    rest = options.given()
+    return {"model": rest.pop("model", None), "effort": rest.pop("effort", None), "options": rest or None}
 
 
 def _start(job: Job) -> Started:
@@ -133,8 +139,8 @@ def _spec(job: Job, cwd: str, env: Mapping[str, str]) -> Spec:
         task_id=job.admitted.task.task_id,
         prompt=_prompt(job, cwd),
         command=job.request.command,
-        model=job.request.model,
-        effort=job.request.effort,
+        options=job.request.options,
+        session=job.admitted.session,
         cwd=cwd,
         run_path=job.admitted.row.path,
         headcount=job.context.headcount,
@@ -176,8 +182,8 @@ def _order(job: Job, launch: Launch, cwd: str) -> Order:
         parent=admitted.parent,
         depth=admitted.depth,
         harness=request.harness,
-        model=request.model,
-        effort=request.effort,
+        model=request.options.model,
+        effort=request.options.effort,
         argv=launch.argv,
         cwd=cwd,
         prompt=request.prompt,
@@ -197,10 +203,12 @@ def _rows(request: Request, admitted: Admitted) -> dict[str, object]:
     return {
         "task": {**asdict(admitted.task), "state": admitted.task.state.value},
         "command": list(request.command),
+        "options": request.options.given(),
         "work_hash": work_hash(request.prompt),
         "takes_role": not request.allow_duplicate_role,
         "takes_work": not request.allow_same_work,
         "token_hash": rights.token_hash(admitted.token),
+        "session_id": admitted.session.session_id,
     }
 
 

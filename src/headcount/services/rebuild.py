@@ -180,4 +180,7 @@ def _run(context: Context, tx: Tx, key: RunKey, path: str, order: Mapping[str, A
         reserved_boottime=0.0,
         token_hash=rows["token_hash"],
         first=tx.runs.get(key.agent_id) is None,
+        options=rows.get("options", {}),
+        session_id=rows.get("session_id"),
+        resumes=rows.get("resumes"),
     )

@@ -11,6 +11,8 @@ from typing import Final
 
 from headcount.domain.errors import InvalidInput
 from headcount.domain.ids import check_id, check_role
+from headcount.domain.options import Options
+from headcount.harnesses.abilities import check_options
 from headcount.harnesses.base import Harness
 from headcount.services import given
 from headcount.services.context import Context
@@ -28,8 +30,7 @@ class Request:
     harness: str
     command: tuple[str, ...]
     parent: str | None
-    model: str | None
-    effort: str | None
+    options: Options
     cwd: str | None
     env: tuple[str, ...]
     allow_duplicate_role: bool
@@ -50,9 +51,8 @@ def validate(context: Context, request: Request) -> Harness:
         check_id("agent", request.parent)
     harness = context.harness(request.harness)
     _check_prompt(request.prompt, harness, context.settings.limits.prompt_max_bytes)
-    harness.check(
-        prompt=request.prompt or "", command=request.command, model=request.model, effort=request.effort
-    )
+    check_options(harness, request.options)
+    harness.check(prompt=request.prompt or "", command=request.command, options=request.options)
     if "\0" in (request.cwd or ""):
         raise InvalidInput("a NUL character cannot be passed on", hint="remove it")
     check_env(request.env)
@@ -66,8 +66,7 @@ def _check_types(request: Request) -> None:
         given.flag(name, getattr(request, name))
     for name in ("prompt", "parent", "cwd"):
         given.maybe_text(name, getattr(request, name))
-    for name in ("model", "effort", "idempotency_key"):
-        given.maybe_text(name, getattr(request, name), most=given.LABEL_MAX)
+    given.maybe_text("idempotency_key", request.idempotency_key, most=given.LABEL_MAX)
 
 
 def check_env(names: Iterable[str]) -> None:

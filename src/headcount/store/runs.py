@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from headcount.domain.admission import AdmissionFacts
@@ -44,6 +44,9 @@ class NewRun:
     reserved_boottime: float  # seconds of CLOCK_BOOTTIME, comparable within the deployer's boot
     token_hash: bytes | str | None
     first: bool
+    options: Mapping[str, object] = field(default_factory=dict)  # of a `first` one: domain.options
+    session_id: str | None = None  # the conversation, if it is known beforehand
+    resumes: int | None = None  # the run whose conversation this one continues
 
 
 _FROM_MAX: Final = 3
@@ -278,6 +281,9 @@ def _new_row(new: NewRun) -> dict[str, Value]:
         "reserved_at": new.reserved_at,
         "reserved_boottime": new.reserved_boottime,
         "token_hash": None if new.token_hash is None else _hex(new.token_hash),
+        "options": dump(dict(new.options)),
+        "session_id": new.session_id,
+        "resumes": new.resumes,
     }
 
 
@@ -330,6 +336,10 @@ def _run(row: sqlite3.Row) -> Run:
         view_failures=row["view_failures"],
         result=load_object(row["result"]),
         usage=load_object(row["usage"]),
+        options=load_object(row["options"]) or {},
+        session_id=row["session_id"],
+        resumes=row["resumes"],
+        account=load_object(row["account"]),
     )
 
 
@@ -345,6 +355,7 @@ def _live_run(row: sqlite3.Row) -> LiveRun:
         runner=_process(row, "runner"),
         process=_process(row, "process"),
         stop_reason=row["stop_reason"],
+        options=load_object(row["options"]) or {},
     )
 
 

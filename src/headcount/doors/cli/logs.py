@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from headcount.domain.entries import Entry, EntryKind
 from headcount.domain.transcript import render
 from headcount.doors.cli import fleet as fleets
 from headcount.doors.cli.complete import complete_agent
@@ -60,15 +60,6 @@ def logs(
         for part in source.parts(cursor=cursor, tail=tail, follow=follow):
             sys.stdout.write(part)
             sys.stdout.flush()
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A parsed line of a harness's stream, as `render` takes it."""
-
-    kind: str
-    text: str
-    data: Mapping[str, object] = field(default_factory=dict)
 
 
 class Source:
@@ -142,4 +133,4 @@ def _needs_rendering(fleet: Headcount, agent_id: str) -> bool:
 
 def _entry(line: str) -> Entry:
     found = json.loads(line)
-    return Entry(found["kind"], found["text"], found.get("data") or {})
+    return Entry(EntryKind(found["kind"]), found["text"], found.get("data") or {})

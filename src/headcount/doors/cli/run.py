@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -36,9 +36,8 @@ class Team:
     prompt: str | None
     harness: str
     command: tuple[str, ...]
-    model: str | None
-    effort: str | None
     env: tuple[str, ...]
+    options: dict[str, Any]
 
 
 @click.command(cls=WithCommand, short_help="Run a prompt with one or more agents and show the result.")
@@ -77,8 +76,6 @@ def run(
     prompt: str | None,
     prompt_file: str | None,
     harness: str | None,
-    model: str | None,
-    effort: str | None,
     env: tuple[str, ...],
     agents: int,
     role: str,
@@ -88,6 +85,7 @@ def run(
     detach: bool,
     command: tuple[str, ...],
     as_json: bool,
+    **options: Any,
 ) -> int:
     """Run a prompt: create a task here, deploy agents, show them live, print what they answer.
 
@@ -111,9 +109,8 @@ def run(
         prompt_of(prompt, prompt_file),
         harness_or_default(harness, command),
         command,
-        model,
-        effort,
         env,
+        options,
     )
     with fleets.opened() as fleet:
         task_id = _task(fleet, team, task=task, project=project)
@@ -148,9 +145,8 @@ def _deploy(fleet: Headcount, team: Team, watch: Watch) -> None:
             prompt=team.prompt,
             harness=team.harness,
             command=team.command,
-            model=team.model,
-            effort=team.effort,
             env=team.env,
+            **team.options,
             allow_duplicate_role=several,
             allow_same_work=several,
         )

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from headcount.api import Headcount
 from headcount.domain.errors import NotAllowed
+from headcount.domain.options import named
 from headcount.domain.output import OutputPage
 from headcount.doors.mcp.shape import PAGE_CHARS, Page, page, paged, size
 from headcount.services import answers
@@ -83,6 +84,14 @@ Command = Annotated[
 ]
 Model = Annotated[str | None, Field(description="The model, in the harness's own words")]
 Effort = Annotated[str | None, Field(description="How hard the model thinks, in the harness's own words")]
+Options = Annotated[
+    dict[str, Any] | None,
+    Field(
+        description="How it works: permissions (read, edit, ask, bypass), allowed_tools, denied_tools, "
+        "max_turns, budget_usd, system_prompt, result_schema, only_our_mcp, steer, peers. What its harness "
+        "cannot do is refused"
+    ),
+]
 Cwd = Annotated[
     str | None,
     Field(description="Where it works. Default: your directory if in the task's project, else the project"),
@@ -175,6 +184,7 @@ def deploy_headless_agent(
     parent: Annotated[str | None, Field(description="The live agent that it shall be a child of")] = None,
     model: Model = None,
     effort: Effort = None,
+    options: Options = None,
     cwd: Cwd = None,
     env: Env = None,
     allow_duplicate_role: Duplicate = False,
@@ -192,8 +202,7 @@ def deploy_headless_agent(
             harness=harness or "claude",
             command=command or (),
             parent=parent,
-            model=model,
-            effort=effort,
+            **{"model": model, "effort": effort, **named(options or {})},
             cwd=cwd,
             env=env or (),
             allow_duplicate_role=allow_duplicate_role,
@@ -211,6 +220,7 @@ def spawn_child_agent(
     command: Command = None,
     model: Model = None,
     effort: Effort = None,
+    options: Options = None,
     cwd: Cwd = None,
     env: Env = None,
     allow_duplicate_role: Duplicate = False,
@@ -227,8 +237,7 @@ def spawn_child_agent(
             prompt=prompt,
             harness=harness or (own.harness if not command else "command"),
             command=command or (),
-            model=model,
-            effort=effort,
+            **{"model": model, "effort": effort, **named(options or {})},
             cwd=cwd,
             env=env or (),
             allow_duplicate_role=allow_duplicate_role,

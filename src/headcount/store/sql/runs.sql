@@ -3,16 +3,18 @@
 -- name: add_agent
 -- An agent's id is new, or nothing is written.
 INSERT INTO agent (agent_id, task_id, role, parent_id, depth, harness, model, effort,
-                   work_hash, command, cwd, created_at, prompt)
+                   work_hash, command, cwd, created_at, prompt, options)
 VALUES (:agent_id, :task_id, :role, :parent, :depth, :harness, :model, :effort,
-        :work_hash, :command, :cwd, :reserved_at, :prompt);
+        :work_hash, :command, :cwd, :reserved_at, :prompt, :options);
 
 -- name: add
 -- Take the agent's, the (task, role) and the (task, work) slot, or fail on a constraint.
 INSERT INTO run (agent_id, n, task_id, state, role_slot, work_slot, token_hash, path,
-                 deployer_pid, deployer_ticks, deployer_boot, pidns, reserved_at, reserved_boottime)
+                 deployer_pid, deployer_ticks, deployer_boot, pidns, reserved_at, reserved_boottime,
+                 session_id, resumes)
 VALUES (:agent_id, :n, :task_id, :state, :role_slot, :work_slot, :token_hash, :path,
-        :deployer_pid, :deployer_ticks, :deployer_boot, :pidns, :reserved_at, :reserved_boottime);
+        :deployer_pid, :deployer_ticks, :deployer_boot, :pidns, :reserved_at, :reserved_boottime,
+        :session_id, :resumes);
 
 -- name: undo_agent
 -- Take back an agent whose first run was refused.
@@ -21,40 +23,40 @@ DELETE FROM agent
 
 -- name: live
 -- All live rows of the machine; costs what is live, never history.
-SELECT run.*, agent.role, agent.harness
+SELECT run.*, agent.role, agent.harness, agent.options
   FROM run INDEXED BY run_live CROSS JOIN agent USING (agent_id)
  WHERE run.live
  ORDER BY agent.seq;
 
 -- name: live_of_task
 -- The live rows of one task, oldest agent first.
-SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
   FROM run INDEXED BY run_live_role CROSS JOIN agent USING (agent_id)
  WHERE run.live AND run.task_id = :task_id
  ORDER BY agent.seq;
 
 -- name: get
 -- One run by its key, or no row.
-SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
   FROM run JOIN agent USING (agent_id)
  WHERE run.agent_id = :agent_id AND run.n = :n;
 
 -- name: latest
 -- The latest run of an agent, or no row.
-SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
   FROM run JOIN agent USING (agent_id)
  WHERE run.agent_id = :agent_id
  ORDER BY run.n DESC LIMIT 1;
 
 -- name: by_token
 -- The run whose token this is; the hash is unique by constraint.
-SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
   FROM run JOIN agent USING (agent_id)
  WHERE run.token_hash = :token_hash;
 
 -- name: page_live
 -- The live runs of the machine, newest agent first; costs what is live.
-SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
   FROM run INDEXED BY run_live CROSS JOIN agent USING (agent_id)
  WHERE run.live
    AND agent.seq < CASE WHEN :after IS NULL THEN 9223372036854775807
@@ -63,7 +65,7 @@ SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
 
 -- name: page_live_of_task
 -- The live runs of one task, newest agent first; costs what is live.
-SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
   FROM run INDEXED BY run_live_role CROSS JOIN agent USING (agent_id)
  WHERE run.live AND run.task_id = :task_id
    AND agent.seq < CASE WHEN :after IS NULL THEN 9223372036854775807
@@ -72,7 +74,7 @@ SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
 
 -- name: page_all
 -- The latest run of each agent, newest agent first; costs what it returns.
-SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
   FROM agent JOIN run USING (agent_id)
  WHERE run.n = (SELECT max(n) FROM run AS other WHERE other.agent_id = agent.agent_id)
    AND agent.seq < CASE WHEN :after IS NULL THEN 9223372036854775807
@@ -81,7 +83,7 @@ SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
 
 -- name: page_all_of_task
 -- The latest run of each agent of one task, newest agent first; costs what it returns.
-SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
   FROM agent JOIN run USING (agent_id)
  WHERE agent.task_id = :task_id
    AND run.n = (SELECT max(n) FROM run AS other WHERE other.agent_id = agent.agent_id)
@@ -91,7 +93,7 @@ SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
 
 -- name: children
 -- The latest run of each agent that this one deployed, oldest first.
-SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
   FROM agent JOIN run USING (agent_id)
  WHERE agent.parent_id = :agent_id
    AND run.n = (SELECT max(n) FROM run AS other WHERE other.agent_id = agent.agent_id)
@@ -159,7 +161,7 @@ SELECT run.state, run.outcome, count(*) AS number
 
 -- name: ended_before
 -- Runs that were over before a moment, longest over first; reads no more than it returns.
-SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
   FROM run INDEXED BY run_over CROSS JOIN agent USING (agent_id)
  WHERE NOT run.live AND run.ended_at < :before
  ORDER BY run.ended_at LIMIT :limit;

@@ -1,0 +1,58 @@
+"""What a run used and did, folded from its entries."""
+
+from headcount.domain.account import Account, Tally
+from headcount.domain.entries import Entry, EntryKind
+
+
+def account(*entries: tuple[EntryKind, dict[str, object]], before: dict[str, float] | None = None) -> Account:
+    tally = Tally()
+    for kind, data in entries:
+        tally.add(Entry(kind, str(data.get("said", "")), data))
+    return tally.account(before=before)
+
+
+def test_of_nothing_nothing_is_known_and_unknown_is_not_0() -> None:
+    made = account()
+    assert (made.cost_usd, made.input, made.turns, made.session_id) == (None, None, None, None)
+    assert (made.tool_calls, made.files, made.entries) == (0, (), 0)
+
+
+def test_steps_add_up_and_are_turns() -> None:
+    step: tuple[EntryKind, dict[str, object]] = (
+        EntryKind.USAGE,
+        {"scope": "step", "input": 10, "output": 2, "cost_usd": 0.5},
+    )
+    made = account(step, step, step)
+    assert (made.input, made.output, made.cached, made.cost_usd, made.turns) == (30, 6, None, 1.5, 3)
+
+
+def test_of_a_runs_own_sum_the_last_one_counts() -> None:
+    made = account(
+        (EntryKind.USAGE, {"scope": "run", "input": 5}), (EntryKind.USAGE, {"scope": "run", "input": 9})
+    )
+    assert made.input == 9
+
+
+def test_of_a_conversations_sum_what_came_before_is_taken_off() -> None:
+    used = (EntryKind.USAGE, {"scope": "session", "input": 100, "output": 40, "cost_usd": 3.0})
+    made = account(used, before={"input": 60.0, "cost_usd": 1.0})
+    assert (made.input, made.output, made.cost_usd) == (40, 40, 2.0)
+
+
+def test_a_file_is_changed_once_the_call_has_succeeded() -> None:
+    made = account(
+        (EntryKind.FILE_CHANGE, {"path": "a.py", "change": "edit", "id": "1"}),
+        (EntryKind.FILE_CHANGE, {"path": "b.py", "change": "edit", "id": "2"}),
+        (EntryKind.FILE_CHANGE, {"path": "c.py", "change": "add"}),
+        (EntryKind.TOOL_RESULT, {"id": "1", "is_error": True}),
+        (EntryKind.TOOL_RESULT, {"id": "2", "is_error": False}),
+    )
+    assert set(made.files) == {"b.py", "c.py"}
+    assert (made.files_changed, made.failed_calls) == (2, 1)
+
+
+def test_the_last_result_is_the_answer_and_without_one_the_last_text() -> None:
+    text: tuple[EntryKind, dict[str, object]] = (EntryKind.TEXT, {"said": "so far"})
+    assert account(text).answer == "so far"
+    made = account(text, (EntryKind.RESULT, {"text": "one"}), (EntryKind.RESULT, {"text": "two", "turns": 4}))
+    assert (made.answer, made.turns) == ("two", 4)
