@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 
@@ -15,6 +18,9 @@ import pytest
 from headcount import Headcount
 from headcount.config import Home
 from headcount.daemon import lock, start
+from headcount.daemon.inotify import Inotify
+from headcount.daemon.runners import Runners
+from headcount.daemon.transcripts import Transcripts
 from headcount.daemon.watch import Watch
 from tests.support import daemons
 from tests.support.daemons import Bridge, daemon
@@ -118,6 +124,52 @@ def test_it_follows_runs_whether_the_kernel_tells_it_or_not(home: Path, tmp_path
             assert watch.counters()["failures"] == 0
         finally:
             watch.end()
+
+
+def test_an_end_goes_before_everything_else_that_is_heard(home: Path, tmp_path: Path) -> None:
+    with fleet(home) as opened:
+        made = sleeper(opened, new_task(opened, tmp_path))
+        inotify = Inotify()
+        runners = Runners(opened.context, inotify, Transcripts(opened.context))
+        assert runners.look_around() == {}
+        assert made.pid is not None
+        os.kill(made.pid, signal.SIGKILL)
+        until(lambda: not alive(made.runner_pid), what="the end of the runner")
+        marks = [Home(home).live / f"gone-0.{n}" for n in range(1, 301)]
+        for mark in marks:
+            mark.symlink_to("../runs/nowhere")
+        assert [key.agent_id for key in runners.wait(1.0)] == [made.agent_id]
+        assert unread(inotify) > 0
+        assert runners.wait(60.0) == {}
+        assert unread(inotify) == 0
+        for mark in marks:
+            mark.unlink()
+
+
+def unread(inotify: Inotify) -> int:
+    """Return the bytes of notes that nobody has read."""
+    return int.from_bytes(fcntl.ioctl(inotify.fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_an_end_that_could_not_be_recorded_is_recorded_as_soon_as_it_can_be(
+    home: Path, tmp_path: Path
+) -> None:
+    with fleet(home, headcount_every=600.0) as opened:
+        made = sleeper(opened, new_task(opened, tmp_path))
+        watch = Watch(opened.context, Idle())
+        watch.begin()
+        lock = Home(home).registry_lock
+        until(lambda: watch.counters()["headcounts"] == 1, what="the first headcount, and the only one")
+        lock.rename(tmp_path / "lock")
+        lock.mkdir()  # nobody can write now
+        assert made.pid is not None
+        os.kill(made.pid, signal.SIGKILL)
+        until(lambda: watch.counters()["failures"] > 0, what="it has tried")
+        assert state_of(opened, made.agent_id) == "running"
+        lock.rmdir()
+        (tmp_path / "lock").rename(lock)
+        until(lambda: state_of(opened, made.agent_id) == "ended", what="its row has ended")
+        watch.end()
 
 
 def test_it_keeps_a_copy_of_the_registry_for_a_rebuild(home: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -86,12 +87,13 @@ def _told(number: int, frame: FrameType | None) -> None:
 
 
 def _serve(home: Home, held: lock.Held) -> int:
+    gc.disable()  # while so much is loaded it would only take time; `serve` enables it again
     from headcount.daemon import serve  # imports the SDK: not before it is known that we are to run
 
     port = _port(home)
     try:
         _publish(home, port)  # before anybody can connect: who is answered also finds where else we are
-        serve.run(home, held, [_socket(home), port], person_token(home))
+        serve.run(home, held, lambda: [_socket(home), port], person_token(home))
     finally:
         home.daemon_socket.unlink(missing_ok=True)
         home.daemon_facts.unlink(missing_ok=True)

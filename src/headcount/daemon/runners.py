@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import select
+from collections import deque
 from typing import Final
 
 from headcount.daemon.inotify import CREATE, DELETE, MODIFY, MOVED_TO, OVERFLOW, Inotify, Note
@@ -38,25 +39,33 @@ class Runners:
         self._epoll: Final = select.epoll()
         self._ends: Final[dict[int, tuple[RunKey, str]]] = {}  # pidfd -> run
         self._dirs: Final[dict[int, RunKey]] = {}  # watch of a run directory -> run
+        self._notes: Final[deque[Note]] = deque()  # not heard yet
+        self._looked = context.clock.monotonic()
         self._epoll.register(inotify.fd, select.EPOLLIN)
         self._marks: Final = inotify.add(self._live, CREATE | MOVED_TO | DELETE)
 
     def wait(self, timeout: float) -> Over:
-        """Wait for word; return what it says is over. Without word for `timeout` seconds, look around:
-        whatever was missed is found then."""
-        ready = [fd for fd, _ in self._epoll.poll(timeout)]
-        if not ready:
-            return self.look_around()
+        """Wait for word, at most `timeout` seconds; return what it says is over.
+
+        Ends go before all else: of a hundred deploys at once no second one is met while an end waits.
+        Every `timeout` seconds there is a look around, which finds whatever was missed.
+        """
+        ready = [fd for fd, _ in self._epoll.poll(0 if self._notes else timeout)]
         over: Over = {}
         for fd in [fd for fd in ready if fd in self._ends]:
             over |= self._gone(fd)
-        if self._inotify.fd in ready:
-            for note in self._inotify.read():
-                over |= self._heard(note)
-        return over
+        if over:
+            return over
+        quiet = not (ready or self._notes)
+        if quiet or self._context.clock.monotonic() - self._looked >= timeout:
+            return self.look_around()
+        if not self._notes:
+            self._notes.extend(self._inotify.read())
+        return self._heard(self._notes.popleft()) if self._notes else NONE
 
     def look_around(self) -> Over:
         """Attach to every marked run that is not attached to yet."""
+        self._looked = self._context.clock.monotonic()
         known = {key for key, _ in self._ends.values()}
         over: Over = {}
         for name in os.listdir(self._live):
@@ -68,6 +77,7 @@ class Runners:
         self._epoll.unregister(fd)
         key, path = self._ends.pop(fd)
         os.close(fd)
+        self._forget(key)  # what was written last says nothing new
         return self._is_over(key, path)
 
     def _heard(self, note: Note) -> Over:

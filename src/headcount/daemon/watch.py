@@ -3,7 +3,7 @@
 Two threads, beside the one that writes transcripts. The first is pushed by the kernel: a new mark in
 `live/` or a start record leads it to the runner, whose end it learns of through a pidfd, and records at
 once. The second does the whole headcount, views included, every few seconds and after each end; it may
-wait for tmux, the first never does.
+wait for tmux, the first waits for nothing but the registry.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Watch:
         self._headcounts = self._failures = self._ends = 0
         self._copy_due = context.clock.monotonic() + first_copy
         self._copied: int | None = None  # the registry's version then
+        self._owed: Over = {}  # runs that are over and not settled yet
 
     def begin(self) -> None:
         """Start the threads."""
@@ -110,9 +111,17 @@ class Watch:
             while not self._over.wait(POLL):
                 self._safely(self._observe)
             return
-        self._safely(lambda: self._settle(runners.look_around()))
+        self._safely(self._observe)  # which opens the registry, so that the first end does not wait for that
+        self._safely(lambda: self._take(runners.look_around()))
         while not self._over.is_set():
-            self._safely(lambda: self._settle(runners.wait(self._context.settings.headcount_every)))
+            patience = 0.0 if self._owed else self._context.settings.headcount_every
+            self._safely(lambda patience=patience: self._take(runners.wait(patience)))  # type: ignore[misc]
+
+    def _take(self, over: Over) -> None:
+        """Settle these runs, and those that could not be settled before."""
+        self._owed.update(over)
+        self._settle(self._owed)
+        self._owed.clear()
 
     def _runners(self) -> Runners | None:
         """Return None where the kernel cannot tell us what becomes of them."""
