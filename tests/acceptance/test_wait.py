@@ -10,7 +10,10 @@ import pytest
 
 from headcount import Headcount
 from headcount.domain.errors import InvalidInput
+from headcount.domain.lifecycle import Outcome
+from headcount.domain.model import RunKey
 from tests.support.fleets import fleet, new_task, sleeper
+from tests.support.registries import end, new_run
 
 
 @pytest.fixture
@@ -45,6 +48,54 @@ def test_any_goes_on_with_the_next_one_behind_its_cursor(
     opened.kill_agent(builder)
     then = opened.wait_for_agents(task_id=task, any=True, timeout=10, cursor=again.cursor)
     assert [each.agent_id for each in then.agents] == [builder]
+
+
+def test_any_behind_a_cursor_is_done_when_nobody_is_left(
+    opened: Headcount, pair: tuple[str, str, str]
+) -> None:
+    task, builder, tester = pair
+    for each in (builder, tester):
+        opened.kill_agent(each)
+    first = opened.wait_for_agents(task_id=task, any=True, timeout=10)
+    for whom in ({"task_id": task}, {"agent_ids": [builder, tester]}):
+        none = opened.wait_for_agents(**whom, any=True, timeout=10, cursor=first.cursor)
+        assert (none.done, none.agents, none.pending, none.ended) == (True, (), (), 0)
+
+
+@pytest.fixture
+def crowd(opened: Headcount, pair: tuple[str, str, str]) -> str:
+    """Let the pair's task have 1,200 agents after the pair that are over, the oldest of them failed."""
+    task, *_ = pair
+    with opened.context.registry.write("test") as tx:
+        for number in range(1200):
+            key = RunKey(f"worker-{number:016}", 1)
+            tx.runs.add(new_run(key.agent_id, task_id=task))
+            end(tx, key, outcome=Outcome.COMPLETED if number else Outcome.FAILED)
+            tx.events.add("run_ended", task_id=task, agent_id=key.agent_id, run=1, now=1.0)
+    return task
+
+
+def test_a_task_with_more_agents_than_an_answer_shows_is_waited_for_to_the_last(
+    opened: Headcount, crowd: str, pair: tuple[str, str, str]
+) -> None:
+    _, builder, tester = pair
+    waited = opened.wait_for_agents(task_id=crowd, timeout=0)
+    assert (waited.done, set(waited.pending)) == (False, {builder, tester})
+    assert {builder, tester} < {each.agent_id for each in waited.agents}
+    opened.kill_agent(builder)
+    opened.kill_agent(tester)
+    waited = opened.wait_for_agents(task_id=crowd, timeout=10)
+    assert (waited.done, waited.ended, waited.failed) == (True, 1202, 3)
+
+
+def test_any_names_all_that_have_ended_in_as_many_answers_as_that_takes(
+    opened: Headcount, crowd: str, pair: tuple[str, str, str]
+) -> None:
+    cursor, named = "0", []
+    while (waited := opened.wait_for_agents(task_id=crowd, any=True, timeout=0, cursor=cursor)).done:
+        named += [each.agent_id for each in waited.agents]
+        cursor = waited.cursor or ""
+    assert sorted(named) == [f"worker-{number:016}" for number in range(1200)]
 
 
 def test_all_is_done_with_the_last_one(opened: Headcount, pair: tuple[str, str, str]) -> None:

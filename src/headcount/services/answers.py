@@ -179,7 +179,12 @@ class TaskStatus:
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """What a wait saw. `done` False: time ran out, nothing is wrong, ask again with `cursor`."""
+    """What a wait saw. `done` False: time ran out, nothing is wrong, ask again with `cursor`.
+
+    Of a task, `agents` has all that are live and those of its newest 1,000 that are over. `ended` counts all
+    that are over, `failed` those of them that did not complete. If `any` was asked for with a cursor, they
+    tell only of those that ended behind it.
+    """
 
     done: bool
     until: str
@@ -188,6 +193,8 @@ class Waited:
     waited_s: float
     cursor: str | None
     hint: str
+    ended: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

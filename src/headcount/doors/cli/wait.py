@@ -104,8 +104,7 @@ def _progress(line: str, *, shown: bool) -> None:
 def _exit_code(waited: Waited) -> int:
     if not waited.done:
         return EXIT_TIMED_OUT
-    ended = [each for each in waited.agents if not tree.live(each)]
-    return EXIT_DONE if all(each.outcome == "completed" for each in ended) else EXIT_FAILED
+    return EXIT_FAILED if waited.failed else EXIT_DONE
 
 
 def _said(waited: Waited) -> str:
