@@ -67,7 +67,7 @@ def page(answer: Any, *, more: str = "", limit: int | None = PAGE_CHARS) -> Page
     facts = _shortened(facts, room, SHORT_TEXTS)
     facts, none_left = _without_rows(facts, room, least=0)
     gone = Counter(left_out) + Counter(none_left)
-    cut = len(_json(whole)) - len(_json(facts)) - sum(_dropped(whole[name], gone[name]) for name in gone)
+    cut = len(compact(whole)) - len(compact(facts)) - sum(_dropped(whole[name], gone[name]) for name in gone)
     notes: Facts = {"truncated": True}
     notes |= {"left_out": dict(gone)} if gone else {}
     notes |= {"shortened": cut} if cut > 0 else {}
@@ -102,7 +102,7 @@ def _first(items: list[Any], most: int, values: list[Any]) -> list[Any]:
     """Return as many `items` as take `NESTED` times `most` characters together with their `values`."""
     taken = 0
     for at, item in enumerate(items):
-        taken += len(_json(item)) + (len(_json(values[at])) if values else 0)
+        taken += len(compact(item)) + (len(compact(values[at])) if values else 0)
         if taken > NESTED * most:
             return items[:at]
     return items
@@ -123,7 +123,7 @@ def _without_rows(facts: Facts, room: int, *, least: int) -> tuple[Facts, dict[s
 
 
 def _dropped(rows: Sequence[Any], number: int) -> int:
-    return sum(len(_json(each)) + 1 for each in rows[len(rows) - number :])
+    return sum(len(compact(each)) + 1 for each in rows[len(rows) - number :])
 
 
 def rows_that_fit(answer: Any, name: str, *, limit: int = PAGE_CHARS) -> int | None:
@@ -135,13 +135,13 @@ def rows_that_fit(answer: Any, name: str, *, limit: int = PAGE_CHARS) -> int | N
 
 def size(facts: Facts) -> int:
     """Return the characters that an answer takes, in the longer of its two forms."""
-    return max(len(_json(facts)), len(text(facts)))
+    return max(len(compact(facts)), len(text(facts)))
 
 
 def _longest(facts: Facts, least: int) -> str | None:
     """Return the name of the longest list that has more than `least` rows."""
     lists = {
-        name: len(_json(value))
+        name: len(compact(value))
         for name, value in facts.items()
         if isinstance(value, list) and len(value) > least
     }
@@ -153,11 +153,12 @@ def _fitting(rows: Sequence[Any], over: int) -> int:
     keep, gone = len(rows), 0
     while keep and gone < over:
         keep -= 1
-        gone += len(_json(rows[keep])) + 1
+        gone += len(compact(rows[keep])) + 1
     return keep
 
 
-def _json(value: Any) -> str:
+def compact(value: Any) -> str:
+    """Return facts as JSON that takes no more room than it must."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -184,8 +185,8 @@ def _line(row: Any) -> str:
 
 def _word(value: Any, *, quoted: bool = False) -> str:
     if isinstance(value, str):
-        return _json(value) if quoted and (not value or not value.isprintable() or " " in value) else value
-    return _json(value)
+        return compact(value) if quoted and (not value or not value.isprintable() or " " in value) else value
+    return compact(value)
 
 
 def failure(error: HeadcountError) -> Page:
