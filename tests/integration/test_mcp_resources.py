@@ -10,6 +10,7 @@ import pytest
 
 from headcount import Headcount
 from headcount.doors.mcp import resources
+from headcount.doors.mcp.resources import HEAD_CHARS
 from headcount.doors.mcp.shape import PAGE_CHARS
 from tests.support.fleets import fleet, new_task, sleeper
 
@@ -75,7 +76,8 @@ def test_an_output_says_what_came_before_its_end(opened: Headcount, tmp_path: Pa
     assert 500 < len(text) <= PAGE_CHARS
     first, _, shown = text.partition("\n")
     assert "get_agent_output" in first
-    assert shown[-10:] == opened.get_agent_output(made.agent_id, tail=1, max_bytes=7_600).text[-10:]
+    last = opened.get_agent_output(made.agent_id, tail=1, max_bytes=PAGE_CHARS - HEAD_CHARS).text
+    assert shown.endswith(last[-20:])
 
 
 def test_a_short_output_is_just_that(opened: Headcount, tmp_path: Path) -> None:
