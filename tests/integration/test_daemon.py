@@ -52,6 +52,17 @@ def test_a_second_daemon_of_a_home_says_who_serves_it_and_exits(home: Path) -> N
         assert start.holder(Home(home)) == first.pid
 
 
+def test_one_that_is_told_to_end_as_soon_as_it_answers_ends_without_a_word(home: Path) -> None:
+    for _ in range(3):
+        process = subprocess.Popen(
+            [*daemons.DAEMON, "--home", str(home)], env=daemons.environment(home), stderr=subprocess.PIPE
+        )
+        daemons.wait_ready(home)
+        process.terminate()
+        assert process.communicate(timeout=20)[1] == b""
+        assert process.returncode == 0
+
+
 def test_of_daemons_started_at_once_one_stays(home: Path) -> None:
     env = daemons.environment(home)
     crowd = [

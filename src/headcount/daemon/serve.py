@@ -31,6 +31,7 @@ from headcount.doors.mcp.crew import Crew
 GRACEFUL: Final = 1
 """Seconds for requests under way after SIGTERM. A client may hold a stream open for ever."""
 KEEP_ALIVE: Final = 75
+ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 SWITCH: Final = 0.0005
 """Seconds for which a thread that computes may keep one waiting that has word from the kernel. At Python's
 own 5 ms, an end is noticed after ten system calls of 5 ms each while a request or a headcount is served."""
@@ -48,6 +49,7 @@ def run(home: Home, held: Held, listen: Callable[[], list[socket.socket]], perso
     crew = Crew()
     watch.begin()
     server = Server(config(fleet, crew, person_token, watch))
+    server.heed_signals()
     server.config.load()
     spare_what_is_loaded()
     sockets = listen()
@@ -122,9 +124,15 @@ def _is_foreign(peer: Any) -> bool:
 class Server(uvicorn.Server):
     """Ends on SIGTERM within about a second, without passing the signal on to itself afterwards."""
 
+    def heed_signals(self) -> None:
+        """Take note of a signal that comes before there is a loop. An exception instead could be lost: in the
+        middle of the loop's making there is code that swallows any."""
+        for each in ENDING:
+            signal.signal(each, lambda *_: self._told())
+
     async def serve_until_told(self, sockets: list[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
-        for each in (signal.SIGTERM, signal.SIGINT):
+        for each in ENDING:
             loop.add_signal_handler(each, self._told)
         await self.serve(sockets)
 
