@@ -12,7 +12,7 @@ import pytest
 from headcount.store.statements import statements
 from tests.support.registries import TASK, registry, with_task
 
-HISTORY = {"run", "agent", "event", "report", "finding", "task", "idempotency_key", "other", "child"}
+HISTORY = {"run", "agent", "event", "report", "finding", "task", "idempotency_key", "call", "other", "child"}
 
 BOUNDED_SCANS = {
     "events.since": "SEARCH",
@@ -22,7 +22,7 @@ BOUNDED_SCANS = {
     "runs.holders": "SCAN run USING INDEX run_live",
     "tasks.page": "SEARCH",
     "events.prune": "SCAN event",  # the collector's; it deletes what it reads
-    "keys.prune": "SCAN idempotency_key",  # likewise
+    "runs.keys": "SCAN run USING COVERING INDEX",  # doctor's and the collector's, who compare all with all
 }
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from headcount import Headcount
+from headcount.domain.model import RunKey
 from headcount.services.answers import Deployed
 from tests.support.commands import answer, headcount
 from tests.support.fleets import alive, fleet, new_task, sleeper
+from tests.support.waiting import until
 
 SIZE = 100_000
 
@@ -78,6 +81,41 @@ def test_an_ended_parent_goes_and_its_living_child_stays(
     found = opened.get_agent(child.agent_id)
     assert (found.state, found.parent, found.depth) == ("running", parent.agent_id, 2)
     assert opened.stop_agent(child.agent_id).outcome == "stopped"
+
+
+def test_what_is_over_and_stands_in_no_row_is_found_and_collected(
+    home: Path, opened: Headcount, tmp_path: Path
+) -> None:
+    task = new_task(opened, tmp_path)
+    gone, known, live = (ended(opened, task, "gone"), ended(opened, task, "known"), sleeper(opened, task))
+    with opened.context.registry.write("test") as tx:
+        assert tx.runs.forget([RunKey(gone.agent_id, 1)]) == 1
+    assert opened.registry_health_check().healthy, "it costs what is live, so it does not see it"
+    (said,) = [each for each in opened.doctor().checks if each.name == "rowless"]
+    assert (said.ok, gone.agent_id in said.detail, known.agent_id in said.detail) == (None, True, False)
+    assert opened.gc(older_than=3600.0).runs == ()
+    assert opened.gc(older_than=3600.0, keep_bytes=int(1.5 * SIZE)).runs == (f"{gone.agent_id}.1",)
+    done = opened.gc(dry_run=False, older_than=3600.0, keep_bytes=int(1.5 * SIZE))
+    assert done.runs == (f"{gone.agent_id}.1",)
+    assert directories(home) == {known.agent_id, live.agent_id}
+    (said,) = [each for each in opened.doctor().checks if each.name == "rowless"]
+    assert said.ok is True
+
+
+def test_a_run_without_a_row_that_lives_is_not_collected(
+    home: Path, opened: Headcount, tmp_path: Path
+) -> None:
+    live = sleeper(opened, new_task(opened, tmp_path))
+    (home / "live" / f"{live.agent_id}.1").unlink()
+    rows = opened.context.registry
+    with rows.write("test") as tx:
+        tx.runs._session._connection.execute("PRAGMA defer_foreign_keys = ON")
+        tx.runs._session._connection.execute("DROP TRIGGER run_live_is_kept")
+        tx.runs._session._connection.execute("DELETE FROM run")
+    assert opened.gc(dry_run=False, older_than=0.0, keep_bytes=0).runs == ()
+    assert directories(home) == {live.agent_id}
+    os.kill(live.runner_pid or 0, signal.SIGTERM)
+    until(lambda: not alive(live.pid), what="the agent is gone")
 
 
 def test_the_command_says_first_and_the_registry_stays_small(home: Path, tmp_path: Path) -> None:

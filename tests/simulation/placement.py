@@ -191,6 +191,9 @@ class SimPlacement:
     def read_output(self, path: str, *, offset: int, limit: int, stream: str = "output") -> OutputSlice:
         return OutputSlice(b"", max(offset, 0), 0, 0)
 
+    def directories(self) -> Iterator[tuple[RunKey, str]]:
+        return iter(())
+
     def orders(self) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
         return iter(())
 

@@ -106,6 +106,10 @@ class Placement(Protocol):
         """
         ...
 
+    def directories(self) -> Iterator[tuple[RunKey, str]]:
+        """Return every run directory there is, by its name alone, with its path. Costs history."""
+        ...
+
     def orders(self) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
         """Return every run directory there is with its `order.json`, None where that cannot be read."""
         ...

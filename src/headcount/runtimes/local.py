@@ -412,6 +412,12 @@ class LocalPlacement:
             written = ended.output_bytes if stream == "output" else ended.stderr_bytes
         return output.read(path, offset=offset, limit=limit, stream=stream, written=written)
 
+    def directories(self) -> Iterator[tuple[RunKey, str]]:
+        for path in glob.iglob(f"{glob.escape(self._runs)}/*/*/*"):
+            agent_id, name = path.rsplit("/", 2)[1:]
+            if name.isdecimal():
+                yield RunKey(agent_id, int(name)), path
+
     def orders(self) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
         for path in sorted(glob.glob(f"{glob.escape(self._runs)}/*/*/*/")):
             try:

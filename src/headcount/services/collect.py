@@ -7,13 +7,14 @@ and never touches what is live, marked live, or not certainly over.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from headcount.domain.errors import NotAllowed
 from headcount.domain.ids import new_id
-from headcount.domain.model import LockState, Run
+from headcount.domain.model import LockState, Presence, Run, RunKey, Seen
 from headcount.services import given, rights, settle
 from headcount.services.answers import Collected
 from headcount.services.context import Context
@@ -27,9 +28,11 @@ AGE_MAX: Final = 100 * 365.25 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An ended run, and the bytes that its directory takes."""
+    """A run that is over, and the bytes that its directory takes."""
 
-    run: Run
+    key: RunKey
+    path: str
+    ended_at: float
     size: int
 
 
@@ -51,38 +54,62 @@ def collect(context: Context, *, dry_run: bool, older_than: float, keep_bytes: i
             raise NotAllowed("only a person collects garbage")
         ended = tx.runs.ended_before(context.clock.now(), BATCH)
         live = len(tx.runs.live())
-    chosen = _choose(context, ended, older_than, keep_bytes)
+    found = [*_candidates(context, ended), *(_candidate(each) for each in rowless(context))]
+    chosen = _choose(found, context.clock.now() - older_than, keep_bytes)
     trash = None if dry_run or not chosen else _trash(context)
     events = 0
     if trash is not None:
         for candidate in chosen:
-            _move(candidate.run, trash)
+            _move(candidate, trash)
         with context.registry.write("gc") as tx:
-            tx.runs.forget([each.run.key for each in chosen])
+            tx.runs.forget([each.key for each in chosen])
     if not dry_run:
         with context.registry.write("gc") as tx:
             events = tx.events.prune(context.clock.now() - older_than, EVENTS_KEPT)
             tx.calls.prune(context.clock.now() - CALLS_KEPT)
         context.registry.backup(context.home.backups / "registry.db")
-    names = tuple(str(each.run.key) for each in chosen)
+    names = tuple(str(each.key) for each in chosen)
     return Collected(
         dry_run, names, sum(each.size for each in chosen), events, None if trash is None else str(trash), live
     )
 
 
-def _choose(context: Context, ended: list[Run], older_than: float, keep_bytes: int | None) -> list[Candidate]:
-    """Return what goes: all that ended longer ago than `older_than`, and of the rest the oldest until
-    what is kept fits into `keep_bytes`."""
-    before = context.clock.now() - older_than
-    chosen: list[Candidate] = []
-    kept: list[Candidate] = []
+def rowless(context: Context) -> list[Seen]:
+    """Return runs that are over, stand in no row and are not marked live: nobody else ever looks at them.
+
+    Their rows went with a registry that was lost. Costs history: not for the headcount.
+    """
+    found = dict(context.placement.directories())  # before the rows: a row is there before its directory
+    with context.registry.read() as tx:
+        known = tx.runs.keys()
+    marked = {each.key for each in context.placement.look()}
+    looked = (context.placement.look_at(key, found[key]) for key in sorted(found.keys() - known - marked))
+    return [each for each in looked if each.lock is LockState.FREE and each.error is None and _is_over(each)]
+
+
+def _is_over(seen: Seen) -> bool:
+    return bool(seen.exit or seen.void or seen.start) or seen.deployer is Presence.DEAD
+
+
+def _candidate(seen: Seen) -> Candidate:
+    path = Path(seen.path)
+    return Candidate(seen.key, seen.path, path.stat().st_mtime, _size(path))
+
+
+def _candidates(context: Context, ended: list[Run]) -> Iterator[Candidate]:
     for run in ended:
-        if not _certainly_over(context, run):
-            continue
-        candidate = Candidate(run, _size(Path(run.path)))
-        (chosen if (run.ended_at or 0.0) <= before else kept).append(candidate)
+        if _certainly_over(context, run):
+            yield Candidate(run.key, run.path, run.ended_at or 0.0, _size(Path(run.path)))
+
+
+def _choose(found: list[Candidate], before: float, keep_bytes: int | None) -> list[Candidate]:
+    """Return what goes: all that ended before a moment, and of the rest the oldest until what is kept fits
+    into `keep_bytes`."""
+    oldest_first = sorted(found, key=lambda each: each.ended_at)
+    chosen = [each for each in oldest_first if each.ended_at <= before]
+    kept = [each for each in oldest_first if each.ended_at > before]
     room = sum(each.size for each in kept) - (keep_bytes if keep_bytes is not None else 1 << 62)
-    for candidate in kept:  # oldest first, as the registry returns them
+    for candidate in kept:
         if room <= 0:
             break
         chosen.append(candidate)
@@ -115,11 +142,11 @@ def _trash(context: Context) -> Path:
     return made
 
 
-def _move(run: Run, trash: Path) -> None:
-    source = Path(run.path)
+def _move(candidate: Candidate, trash: Path) -> None:
+    source = Path(candidate.path)
     if not source.is_dir():
         return
-    source.rename(trash / str(run.key))
+    source.rename(trash / str(candidate.key))
     for folder in (source.parent, source.parent.parent):
         try:
             folder.rmdir()

@@ -8,13 +8,16 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError
 from headcount.domain.prompt import PARTS
-from headcount.services import headcount
+from headcount.services import collect, headcount
 from headcount.services.answers import Check, Diagnosis, Health
 from headcount.services.context import Context
+
+ROWLESS_NAMED: Final = 5
 
 
 def examine(context: Context) -> Diagnosis:
@@ -23,7 +26,7 @@ def examine(context: Context) -> Diagnosis:
     checks = [
         *(_safely(check, context) for check in (_registry, _home, _disk, _memory)),
         _views(context, health),
-        *(_safely(check, context) for check in (_daemon, _halt, _limits, _prompts)),
+        *(_safely(check, context) for check in (_daemon, _halt, _limits, _prompts, _rowless)),
     ]
     if failed is not None:
         checks.append(failed)
@@ -191,6 +194,16 @@ def _prompts(context: Context) -> Check:
             f"the parts: {', '.join(PARTS)}",
         )
     return Check("prompts", True, f"replaced: {', '.join(names)}" if names else "no part is replaced")
+
+
+def _rowless(context: Context) -> Check:
+    """Say which runs that are over stand in no row; the headcount passes them by, for it costs what lives."""
+    found = collect.rowless(context)
+    if not found:
+        return Check("rowless", True, "every run directory has its row")
+    names = ", ".join(str(each.key) for each in found[:ROWLESS_NAMED])
+    more = f" and {len(found) - ROWLESS_NAMED} more" if len(found) > ROWLESS_NAMED else ""
+    return Check("rowless", None, f"no row has {names}{more}, which are over", "'headcount gc' collects them")
 
 
 def _versions() -> Check:

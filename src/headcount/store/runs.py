@@ -225,6 +225,10 @@ class Runs:
                 found[row["outcome"]] += row["number"]
         return found
 
+    def keys(self) -> set[RunKey]:
+        """Return the names of all runs, those that are over too. Costs history."""
+        return {RunKey(row["agent_id"], row["n"]) for row in self._session.all("runs.keys")}
+
     def ended_before(self, moment: float, limit: int) -> list[Run]:
         """Return runs that were over before `moment`, longest over first."""
         return _runs(self._session.all("runs.ended_before", before=moment, limit=limit))

@@ -91,6 +91,10 @@ SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.opt
                         ELSE (SELECT seq FROM agent WHERE agent_id = :after) END
  ORDER BY agent.seq DESC LIMIT :limit;
 
+-- name: keys
+-- The name of every run, over or not; reads an index only.
+SELECT agent_id, n FROM run;
+
 -- name: children
 -- The latest run of each agent that this one deployed, oldest first.
 SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
