@@ -8,10 +8,10 @@ TESTS ?= tests
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test lint format lock upgrade demo bench mutants clean
+.PHONY: help setup dev test test-harnesses test-harnesses-all lint format lock upgrade demo bench mutants clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make .venv from the locks; the command is then .venv/bin/headcount
 	@scripts/setup.sh run
@@ -19,9 +19,21 @@ setup: ## Make .venv from the locks; the command is then .venv/bin/headcount
 dev: ## Make .venv with the tools for tests and checks too
 	@scripts/setup.sh dev
 
-test: dev ## Run all tests (TESTS=path, PYTEST_ARGS=..., WORKERS=n)
-	@scripts/system-packages.sh tmux:tmux || echo "tests that need it are skipped; in CI they fail" >&2
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=15 $(PYTEST_ARGS) $(TESTS)
+# The second -m wins: a run may choose otherwise by PYTEST_ARGS.
+pytest = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=15 -m "$(1)" $(PYTEST_ARGS) $(TESTS)
+skipped = echo "tests that need it are skipped; in CI they fail" >&2
+
+test: dev ## Run all tests but those with real agents (TESTS=path, PYTEST_ARGS=..., WORKERS=n)
+	@scripts/system-packages.sh tmux:tmux || $(skipped)
+	$(call pytest,not harnesses)
+
+test-harnesses: dev ## Run the tests with Claude Code, Codex, Gemini CLI, OpenCode
+	@tests/node/install && tests/node/clis/install codex gemini opencode || $(skipped)
+	$(call pytest,harnesses and not every_harness)
+
+test-harnesses-all: dev ## The same with Qwen Code, Copilot CLI and Pi too
+	@tests/node/install && tests/node/clis/install codex gemini opencode qwen copilot pi || $(skipped)
+	$(call pytest,harnesses)
 
 lint: dev ## Check style, types and layers
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from tests.support.model_server import ModelServer, Step, play
 from tests.support.waiting import until
 
 __all__ = ["claude_cli", "model_server"]  # fixtures
+pytestmark = pytest.mark.harnesses
 
 CHILD = [{"say": "I am the child"}, {"edit": {"path": "child.txt", "content": "made\n"}}]
 

@@ -24,6 +24,7 @@ from tests.support.model_server import ModelServer, Step, play
 from tests.support.waiting import until
 
 __all__ = ["claude_cli", "model_server"]  # fixtures
+pytestmark = pytest.mark.harnesses
 
 CLAUDE = find("claude")
 REPORT: Step = {

@@ -3,23 +3,29 @@
 Each is installed by the project itself (tests/node/clis/install NAME) and lives in a private home that is set
 up as a user would set it up for a model server of the house: nothing but `env` has to be passed to it.
 
-A test module that imports the fixtures `model_server` and `agent_cli` can use them:
+A test module that imports the fixtures `model_server` and `agent_cli` can use them, in tests with the mark
+that the Makefile's targets choose by:
 
-    def test_it(agent_cli: AgentClis, model_server: ModelServer) -> None:
-        codex = agent_cli("codex")
-        subprocess.run([codex.program, "exec", "--json", "-"], env=codex.env, input=..., check=True)
+    @pytest.mark.parametrize("name", agent_clis.every())
+    def test_it(name: str, agent_cli: AgentClis, model_server: ModelServer) -> None:
+        cli = agent_cli(name)
+        agent_runs.start(cli, directory, play([...]))
+
+Faults are tried again once only, where the CLI can be told so. Qwen Code still takes over a minute for a 500,
+Copilot CLI 15 seconds, OpenCode over a minute.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.support import needs
 from tests.support.model_server import ModelServer
@@ -105,7 +111,7 @@ def _qwen(home: Path, url: str) -> Mapping[str, str]:
         "security": {"auth": {"selectedType": "openai"}},
         "general": {"disableAutoUpdate": True, "enableAutoUpdate": False},
         "privacy": {"usageStatisticsEnabled": False},
-        "model": {"generationConfig": {"maxRetries": 1}},
+        "model": {"generationConfig": {"maxRetries": 0}},
     }
     _write_json(home / ".qwen" / "settings.json", settings)
     return {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{url}/v1", "OPENAI_MODEL": MODEL}
@@ -141,6 +147,18 @@ SET_UP: Final[Mapping[str, SetUp]] = {
     "pi": _pi,
 }
 NAMES: Final = tuple(SET_UP)
+USUAL: Final = frozenset({"claude", "codex", "gemini", "opencode"})
+"""Those that `make test-harnesses` installs; `make test-harnesses-all` has all."""
+
+
+def every(*names: str) -> Sequence[ParameterSet]:
+    """Return `names`, or all, as parameters with the marks that choose which CLIs a run needs."""
+    return [pytest.param(name, marks=_marks(name)) for name in names or NAMES]
+
+
+def _marks(name: str) -> Sequence[pytest.MarkDecorator]:
+    usual = [pytest.mark.harnesses]
+    return usual if name in USUAL else [*usual, pytest.mark.every_harness]
 
 
 # ---------------------------------------------------------------- where they are
@@ -181,10 +199,14 @@ def model_server() -> Iterator[ModelServer]:
 
 
 @pytest.fixture
-def agent_cli(tmp_path: Path, model_server: ModelServer) -> AgentClis:
+def agent_cli(request: pytest.FixtureRequest, tmp_path: Path, model_server: ModelServer) -> AgentClis:
     """Give any of `NAMES` as a user has it, with that model behind it and a home of its own."""
 
     def give(name: str) -> AgentCli:
+        for mark in _marks(name):
+            assert request.node.get_closest_marker(mark.name), (
+                f"a test that runs {name} is marked {mark.name}"
+            )
         return set_up(name, home=tmp_path / f"{name}-home", url=model_server.url)
 
     return give

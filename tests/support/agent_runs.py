@@ -85,8 +85,8 @@ def _mcp(cli: AgentCli) -> Sequence[str]:
             settings.write_text(json.dumps({**known, "mcpServers": {SERVER: {**stdio, "trust": True}}}))
         case "opencode":
             settings = cli.home / ".config" / "opencode" / "opencode.json"
-            server = {"type": "local", "command": [command, *args], "enabled": True}
-            settings.write_text(json.dumps({**json.loads(settings.read_text()), "mcp": {SERVER: server}}))
+            local = {"type": "local", "command": [command, *args], "enabled": True}
+            settings.write_text(json.dumps({**json.loads(settings.read_text()), "mcp": {SERVER: local}}))
         case "copilot":
             local = {**stdio, "type": "local", "tools": ["*"]}
             return "--additional-mcp-config", json.dumps({"mcpServers": {SERVER: local}})
