@@ -72,6 +72,11 @@ class Home:
         return self.root / "prompts"
 
     @property
+    def prices(self) -> Path:
+        """The user's own table of what tokens cost."""
+        return self.root / "prices.toml"
+
+    @property
     def halted(self) -> Path:
         """This file is there while the emergency stop is in force."""
         return self.root / "halted"

@@ -1,10 +1,14 @@
 """What a run used and did, folded from its entries."""
 
-from headcount.domain.account import Account, Tally
+from collections.abc import Mapping
+
+from headcount.domain.account import NOTHING, Account, Tally
 from headcount.domain.entries import Entry, EntryKind
 
 
-def account(*entries: tuple[EntryKind, dict[str, object]], before: dict[str, float] | None = None) -> Account:
+def account(
+    *entries: tuple[EntryKind, dict[str, object]], before: Mapping[str, float] | None = NOTHING
+) -> Account:
     tally = Tally()
     for kind, data in entries:
         tally.add(Entry(kind, str(data.get("said", "")), data))
@@ -37,6 +41,17 @@ def test_of_a_conversations_sum_what_came_before_is_taken_off() -> None:
     used = (EntryKind.USAGE, {"scope": "session", "input": 100, "output": 40, "cost_usd": 3.0})
     made = account(used, before={"input": 60.0, "cost_usd": 1.0})
     assert (made.input, made.output, made.cost_usd) == (40, 40, 2.0)
+    assert made.session_usage == {"input": 100, "output": 40, "cost_usd": 3.0}
+
+
+def test_of_a_conversation_whose_beginning_is_unknown_so_is_this_runs_part() -> None:
+    used = (EntryKind.USAGE, {"scope": "session", "input": 100})
+    made = account((EntryKind.USAGE, {"scope": "run", "input": 7, "output": 3}), used, before=None)
+    assert (made.input, made.output, made.session_usage) == (None, 3, {"input": 100})
+
+
+def test_a_run_that_used_nothing_hands_on_what_came_before() -> None:
+    assert account(before={"input": 60.0}).session_usage == {"input": 60.0}
 
 
 def test_a_file_is_changed_once_the_call_has_succeeded() -> None:

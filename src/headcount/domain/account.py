@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final
 
 from headcount.domain.entries import Entry, EntryKind, UsageScope
+from headcount.domain.lifecycle import Outcome
+from headcount.domain.model import ExitRecord
 
 FILES_MAX: Final = 200
 """Changed files that are named; all are counted."""
 TEXT_MAX: Final = 100_000
 """Characters of a final answer that are kept."""
 TOKENS: Final = ("input", "output", "cached", "reasoning")
+NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 class Ending(StrEnum):
@@ -32,6 +36,23 @@ class Ending(StrEnum):
     BAD_RESULT = "bad_result"  # the answer is not what the schema asks for
     ERROR = "error"  # anything else that went wrong
     NOT_STARTED = "not_started"
+
+
+_ENDINGS: Final[Mapping[Outcome, Ending]] = {
+    Outcome.COMPLETED: Ending.FINISHED,
+    Outcome.FAILED: Ending.ERROR,
+    Outcome.STOPPED: Ending.STOPPED,
+    Outcome.TIMED_OUT: Ending.STOPPED,
+    Outcome.OVER_BUDGET: Ending.BUDGET,
+    Outcome.START_FAILED: Ending.NOT_STARTED,
+}
+
+
+def ending_of(outcome: Outcome, record: ExitRecord | None) -> Ending:
+    """Return the ending where the program's own words give none."""
+    if outcome is Outcome.FAILED and record is not None and record.signal is not None:
+        return Ending.KILLED
+    return _ENDINGS[outcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +81,13 @@ class Account:
     entries: int = 0
     unknown: int = 0
     answer: str | None = None
+    session_usage: Mapping[str, float] = field(default_factory=dict)
+    """What the conversation had used in all at the end of this run, where its program counts so."""
+    lines: int = 0
+    oversized: int = 0  # lines of which only the beginning was read
+    torn: int = 0  # lines without an end, or without a beginning where the cap cut
+    invalid: int = 0  # lines that are not UTF-8
+    cut: int = 0  # bytes that the cap took away
 
 
 @dataclass(slots=True)
@@ -87,9 +115,10 @@ class Tally:
         if reader is not None:
             reader(self, entry)
 
-    def account(self, *, before: Mapping[str, float] | None = None) -> Account:
-        """Return the account; `before` is what the conversation's earlier runs had used (`session_usage`)."""
-        used = self._used(before or {})
+    def account(self, *, before: Mapping[str, float] | None = NOTHING) -> Account:
+        """Return the account; `before` is what the conversation's earlier runs had used (`session_usage`),
+        None if nobody knows: then neither is known what is counted over the whole conversation."""
+        used = self._used(before)
         counts = self._counts
         return Account(
             session_id=self._session,
@@ -108,18 +137,16 @@ class Tally:
             entries=sum(counts.values()),
             unknown=counts.get(EntryKind.UNKNOWN, 0),
             answer=self._answer if self._answer is not None else self._text,
+            session_usage={**(before or {}), **self._of_session},
         )
 
-    @property
-    def session_usage(self) -> Mapping[str, float]:
-        """Return what the conversation has used in all, for the next run's `before`."""
-        return dict(self._of_session)
-
-    def _used(self, before: Mapping[str, float]) -> dict[str, float]:
+    def _used(self, before: Mapping[str, float] | None) -> dict[str, float]:
         used = dict(self._sum)
         used.update(self._last)
         for name, value in self._of_session.items():
-            used[name] = max(0.0, value - before.get(name, 0.0))
+            used.pop(name, None)
+            if before is not None:
+                used[name] = max(0.0, value - before.get(name, 0.0))
         return used
 
     def _note(self, data: Mapping[str, object]) -> None:

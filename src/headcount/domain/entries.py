@@ -16,7 +16,9 @@ class EntryKind(StrEnum):
     TOOL_CALL = "tool_call"  # {id, tool, arguments}
     TOOL_RESULT = "tool_result"  # {id, is_error}
     FILE_CHANGE = "file_change"  # {path, change: add | edit | delete, id: of the call that may yet fail}
-    USAGE = "usage"  # {input, output, cached, reasoning: tokens; cost_usd; model; scope}, see `UsageScope`
+    # {input: tokens that the model read, cached: those of them that came from a cache, output: those that it
+    # wrote, reasoning: those of them that it thought; cost_usd; model; scope: see `UsageScope`}
+    USAGE = "usage"
     RATE_LIMITED = "rate_limited"  # {status, retry_after_s}
     PERMISSION_DENIED = "permission_denied"  # {tool}
     ERROR = "error"  # {status}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from headcount.domain.lifecycle import LIVE, Outcome, State
 
@@ -38,6 +39,15 @@ class ReportStatus(StrEnum):
     BLOCKED = "blocked"
     DONE = "done"
     FAILED = "failed"
+
+
+class Why(StrEnum):
+    """What made a run begin."""
+
+    DEPLOY = "deploy"
+    RESUME = "resume"
+    CRASH = "crash"  # of the run before
+    MESSAGE = "message"  # to an agent that was over
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -165,11 +175,32 @@ class Run:
     options: Mapping[str, object] = field(default_factory=dict)  # domain.options, what differs
     session_id: str | None = None  # the program's own conversation
     resumes: int | None = None  # the run whose conversation this one continues
-    account: Mapping[str, object] | None = None  # domain.account, once it is made
+    why: Why = Why.DEPLOY
+    ending: str | None = None  # domain.account.Ending, of one that has ended
+    account: Mapping[str, Any] | None = None  # domain.account, once it is made
 
     @property
     def live(self) -> bool:
         return self.state in LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """What an agent was deployed as: the same for all of its runs."""
+
+    agent_id: str
+    task_id: str
+    role: str
+    parent: str | None
+    depth: int
+    harness: str
+    options: Mapping[str, object]  # domain.options, what differs
+    resume_on_crash: int  # how often, at most
+    work_hash: str | None
+    command: tuple[str, ...]
+    cwd: str
+    prompt: str | None
+    created_at: float
 
 
 class LockState(StrEnum):
@@ -331,6 +362,21 @@ class FindingCounts:
     total: int
     by_severity: Mapping[str, int]
     by_type: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What runs used together. A sum is of what is known, None if nothing is; `cost_unknown` counts the runs
+    of which it is known that a model worked, and not what that cost."""
+
+    runs: int
+    unaccounted: int  # live, or just over
+    input: int | None
+    output: int | None
+    cached: int | None
+    reasoning: int | None
+    cost_usd: float | None
+    cost_unknown: int
 
 
 @dataclass(frozen=True, slots=True)

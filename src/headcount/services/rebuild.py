@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from headcount.domain.account import Ending
 from headcount.domain.errors import HeadcountError, Refused
 from headcount.domain.lifecycle import Outcome
 from headcount.domain.model import LockState, Message, RunKey, Started, Task, TaskContext, TaskState
@@ -118,6 +119,7 @@ def _observe(context: Context, tx: Tx, key: RunKey, path: str) -> None:
             outcome=Outcome.START_FAILED,
             exit=None,
             reason="it had not started when the registry was lost",
+            ending=Ending.NOT_STARTED,
             result=None,
             usage=None,
             survivors=(),

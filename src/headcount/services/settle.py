@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from headcount.domain.account import Ending, ending_of
 from headcount.domain.lifecycle import LIVE, Outcome, State
 from headcount.domain.model import ExitRecord, LiveRun, LockState, Presence, Process, RunKey, Seen, Started
 from headcount.domain.plan import (
@@ -167,6 +168,7 @@ def end(context: Context, tx: Tx, row: LiveRun, record: ExitRecord, *, now: floa
         outcome=verdict.outcome,
         exit=record,
         reason=verdict.reason,
+        ending=verdict.ending or ending_of(verdict.outcome, record),
         result=verdict.result,
         usage=verdict.usage,
         survivors=record.survivors,
@@ -182,7 +184,15 @@ def start_failed(tx: Tx, row: LiveRun, reason: str, *, now: float) -> bool:
     """Record that a run never began; False if somebody else settled it."""
     outcome = Outcome.STOPPED if row.state is State.STOPPING else Outcome.START_FAILED
     changed = tx.runs.end(
-        row.key, outcome=outcome, exit=None, reason=reason, result=None, usage=None, survivors=(), now=now
+        row.key,
+        outcome=outcome,
+        exit=None,
+        reason=reason,
+        ending=ending_of(outcome, None),
+        result=None,
+        usage=None,
+        survivors=(),
+        now=now,
     )
     if changed:
         _event(tx, "run_ended", row, now, reason=reason, data={"outcome": outcome.value})
@@ -196,7 +206,9 @@ def judge(context: Context, row: LiveRun, record: ExitRecord) -> Verdict:
     tail = context.placement.read_output(row.path, offset=-VERDICT_TAIL, limit=VERDICT_TAIL).data
     verdict = context.harness(row.harness).verdict(record, tail)
     if record.stopped:
-        return replace(verdict, outcome=Outcome.STOPPED, reason=row.stop_reason or "stopped")
+        return replace(
+            verdict, outcome=Outcome.STOPPED, reason=row.stop_reason or "stopped", ending=Ending.STOPPED
+        )
     return verdict
 
 

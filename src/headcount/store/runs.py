@@ -10,7 +10,7 @@ from typing import Final
 from headcount.domain.admission import AdmissionFacts
 from headcount.domain.errors import NotFound, Refused
 from headcount.domain.lifecycle import LIVE, Change, Outcome, State, advance, sources
-from headcount.domain.model import ExitRecord, LiveRun, Process, Run, RunKey
+from headcount.domain.model import Agent, ExitRecord, LiveRun, Process, Run, RunKey, Used, Why
 from headcount.store.codec import dump, load, load_object
 from headcount.store.session import Session, Value
 from headcount.store.tasks import Tasks
@@ -47,6 +47,8 @@ class NewRun:
     options: Mapping[str, object] = field(default_factory=dict)  # of a `first` one: domain.options
     session_id: str | None = None  # the conversation, if it is known beforehand
     resumes: int | None = None  # the run whose conversation this one continues
+    why: Why = Why.DEPLOY
+    resume_on_crash: int = 0  # of a `first` one
 
 
 _FROM_MAX: Final = 3
@@ -103,6 +105,36 @@ class Runs:
         else:
             row = self._session.one("runs.get", agent_id=agent_id, n=n)
         return None if row is None else _run(row)
+
+    def agent(self, agent_id: str) -> Agent | None:
+        """Return what an agent was deployed as."""
+        row = self._session.one("runs.agent", agent_id=agent_id)
+        return None if row is None else _agent(row)
+
+    def of_agent(self, agent_id: str) -> list[Run]:
+        """Return all runs of an agent, in their order."""
+        return _runs(self._session.all("runs.all_of_agent", agent_id=agent_id))
+
+    def unaccounted(self, limit: int) -> list[RunKey]:
+        """Return runs that are over and whose account is still to be made, the latest first."""
+        return [
+            RunKey(row["agent_id"], row["n"]) for row in self._session.all("runs.unaccounted", limit=limit)
+        ]
+
+    def set_account(self, key: RunKey, account: Mapping[str, object], *, session_id: str | None) -> bool:
+        """Record what a run used and did. False: it is recorded already, or the run is not over."""
+        values: dict[str, Value] = {"account": dump(account), "session_id": session_id}
+        return self._session.change("runs.set_account", agent_id=key.agent_id, n=key.n, **values) == 1
+
+    def know_session(self, key: RunKey, session_id: str) -> bool:
+        """Record the conversation of a run. False: it is known already."""
+        values: dict[str, Value] = {"session_id": session_id}
+        return self._session.change("runs.know_session", agent_id=key.agent_id, n=key.n, **values) == 1
+
+    def used(self, task_id: str) -> Used:
+        """Return what the runs of a task used, as far as it is known."""
+        (row,) = self._session.all("runs.used", task_id=task_id)
+        return Used(**dict(row))
 
     def by_token(self, token_hash: bytes | str) -> Run | None:
         row = self._session.one("runs.by_token", token_hash=_hex(token_hash))
@@ -181,6 +213,7 @@ class Runs:
         outcome: Outcome,
         exit: ExitRecord | None,  # the record's name
         reason: str | None,
+        ending: str | None = None,
         result: Mapping[str, object] | None,
         usage: Mapping[str, object] | None,
         survivors: Iterable[int],
@@ -198,6 +231,7 @@ class Runs:
             signal=exit.signal if exit else None,
             exit=dump(asdict(exit)) if exit else None,
             reason=reason,
+            ending=ending,
             survivors=dump(list(survivors)),
             result=None if result is None else dump(result),
             usage=None if usage is None else dump(usage),
@@ -288,6 +322,8 @@ def _new_row(new: NewRun) -> dict[str, Value]:
         "options": dump(dict(new.options)),
         "session_id": new.session_id,
         "resumes": new.resumes,
+        "why": new.why.value,
+        "resume_on_crash": new.resume_on_crash,
     }
 
 
@@ -343,7 +379,27 @@ def _run(row: sqlite3.Row) -> Run:
         options=load_object(row["options"]) or {},
         session_id=row["session_id"],
         resumes=row["resumes"],
+        why=Why(row["why"]),
+        ending=row["ending"],
         account=load_object(row["account"]),
+    )
+
+
+def _agent(row: sqlite3.Row) -> Agent:
+    return Agent(
+        agent_id=row["agent_id"],
+        task_id=row["task_id"],
+        role=row["role"],
+        parent=row["parent_id"],
+        depth=row["depth"],
+        harness=row["harness"],
+        options=load_object(row["options"]) or {},
+        resume_on_crash=row["resume_on_crash"],
+        work_hash=row["work_hash"],
+        command=tuple(load(row["command"])),
+        cwd=row["cwd"],
+        prompt=row["prompt"],
+        created_at=row["created_at"],
     )
 
 

@@ -3,18 +3,18 @@
 -- name: add_agent
 -- An agent's id is new, or nothing is written.
 INSERT INTO agent (agent_id, task_id, role, parent_id, depth, harness, model, effort,
-                   work_hash, command, cwd, created_at, prompt, options)
+                   work_hash, command, cwd, created_at, prompt, options, resume_on_crash)
 VALUES (:agent_id, :task_id, :role, :parent, :depth, :harness, :model, :effort,
-        :work_hash, :command, :cwd, :reserved_at, :prompt, :options);
+        :work_hash, :command, :cwd, :reserved_at, :prompt, :options, :resume_on_crash);
 
 -- name: add
 -- Take the agent's, the (task, role) and the (task, work) slot, or fail on a constraint.
 INSERT INTO run (agent_id, n, task_id, state, role_slot, work_slot, token_hash, path,
                  deployer_pid, deployer_ticks, deployer_boot, pidns, reserved_at, reserved_boottime,
-                 session_id, resumes)
+                 session_id, resumes, why)
 VALUES (:agent_id, :n, :task_id, :state, :role_slot, :work_slot, :token_hash, :path,
         :deployer_pid, :deployer_ticks, :deployer_boot, :pidns, :reserved_at, :reserved_boottime,
-        :session_id, :resumes);
+        :session_id, :resumes, :why);
 
 -- name: undo_agent
 -- Take back an agent whose first run was refused.
@@ -114,6 +114,46 @@ SELECT run.agent_id, run.task_id, agent.role, agent.work_hash
 -- How many agents a task has had over its life; reads an index only.
 SELECT count(*) FROM agent WHERE task_id = :task_id;
 
+-- name: agent
+-- What an agent was deployed as, or no row.
+SELECT * FROM agent WHERE agent_id = :agent_id;
+
+-- name: all_of_agent
+-- The runs of an agent, in their order.
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
+  FROM run JOIN agent USING (agent_id)
+ WHERE run.agent_id = :agent_id
+ ORDER BY run.n;
+
+-- name: unaccounted
+-- Runs that are over and whose account is still to be made, the latest first; reads no others.
+SELECT agent_id, n FROM run INDEXED BY run_unaccounted
+ WHERE NOT live AND account IS NULL
+ ORDER BY ended_at DESC LIMIT :limit;
+
+-- name: set_account
+-- An account is made once, of a run that is over. The program knows best which conversation it was.
+UPDATE run SET account = :account, session_id = coalesce(:session_id, session_id)
+ WHERE agent_id = :agent_id AND n = :n AND NOT live AND account IS NULL;
+
+-- name: know_session
+-- The conversation of a run becomes known once.
+UPDATE run SET session_id = :session_id
+ WHERE agent_id = :agent_id AND n = :n AND session_id IS NULL;
+
+-- name: used
+-- What the runs of a task used, as far as it is known; sum() of nothing but unknown is unknown.
+SELECT count(*) AS runs, coalesce(sum(account IS NULL), 0) AS unaccounted,
+       sum(json_extract(account, '$.input')) AS input, sum(json_extract(account, '$.output')) AS output,
+       sum(json_extract(account, '$.cached')) AS cached,
+       sum(json_extract(account, '$.reasoning')) AS reasoning,
+       sum(json_extract(account, '$.cost_usd')) AS cost_usd,
+       coalesce(sum(json_extract(account, '$.cost_usd') IS NULL
+                    AND coalesce(json_extract(account, '$.model', '$.input', '$.output'), '[]')
+                        NOT IN ('[]', '[null,null,null]')), 0) AS cost_unknown
+  FROM agent JOIN run USING (agent_id)
+ WHERE agent.task_id = :task_id;
+
 -- name: recent_children
 -- How many runs an agent's children were given since a moment of this boot.
 SELECT count(*)
@@ -139,7 +179,7 @@ UPDATE run
 UPDATE run
    SET state = :to, outcome = :outcome, ended_at = :ended_at,
        started_at = coalesce(started_at, :started_at),
-       exit_code = :exit_code, signal = :signal, exit = :exit, reason = :reason,
+       exit_code = :exit_code, signal = :signal, exit = :exit, reason = :reason, ending = :ending,
        survivors = :survivors, result = :result, usage = :usage
  WHERE agent_id = :agent_id AND n = :n AND state IN (:from_1, :from_2, :from_3);
 
