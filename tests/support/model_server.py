@@ -19,7 +19,8 @@ anywhere in what the user says, and the last one counts. A step may have
     tool {name, input}               any tool by its exact name
     calls [STEP...]                  several calls at once
     usage {input_tokens, output_tokens, cached_tokens, reasoning_tokens}
-    stop "max_tokens" | "refusal"    why the message ends, if that is not the model's own wish
+    stop "max_tokens" | "refusal"    why the message ends, if that is not the model's own wish; the last step
+                                     with it is said again to a client that asks again
 
 `${2}` in a step's strings is what the call of step 2 was answered, `${2.1}` its second call, and
 `${2:agents.0.agent_id}` a part of an answer that is JSON somehow: a whole string keeps that part's type.

@@ -59,9 +59,10 @@ class Place:
     @property
     def step(self) -> Step:
         """What to say now, with what has been answered so far in its blanks."""
-        if self.number >= len(self.steps):
+        at = min(self.number, len(self.steps) - 1)
+        if at < self.number and "stop" not in self.steps[at]:
             return {"text": "(the script is over)"}
-        filled: Step = _filled(self.steps[self.number], self.results)
+        filled: Step = _filled(self.steps[at], self.results)
         return filled
 
 
@@ -81,7 +82,7 @@ def _scripts(text: str) -> Iterator[list[Step]]:
             steps, end = json.JSONDecoder().raw_decode(text, end)
         except ValueError:
             steps = None
-        if isinstance(steps, list):
+        if isinstance(steps, list) and steps:
             yield steps
         at = text.find(MARK, end)  # behind it: a script inside it is a child's
 
