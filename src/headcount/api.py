@@ -310,21 +310,26 @@ class Headcount:
 
         return agents.page(self._context, task_id=task_id, ended=all, limit=limit, cursor=cursor)
 
-    def get_agent(self, agent_id: str) -> answers.AgentFacts:
-        """Return the facts of one agent by its latest run.
+    def get_agent(self, agent_id: str) -> answers.AgentWhole:
+        """Return all that is known of one agent: how it was deployed, where it stands, and each of its runs
+        with its outcome, ending, account (what it used and did), result, conversation and directory.
 
-        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sh", "-c", "exit 3"])
+        >>> agent = fleet.deploy(
+        ...     task, role="builder", harness="command", command=["sh", "-c", "echo a; exit 3"]
+        ... )
         >>> _ = fleet.wait_for_agents([agent.agent_id])
         >>> found = fleet.get_agent(agent.agent_id)
-        >>> found.state, found.outcome, found.exit_code, found.reason
-        ('ended', 'failed', 3, 'exit code 3')
+        >>> found.state, found.outcome, found.ending, found.exit_code, found.reason
+        ('ended', 'failed', 'error', 3, 'exit code 3')
+        >>> [(run.why, run.account["lines"], run.account["cost_usd"]) for run in found.runs]
+        [('deploy', 1, None)]
 
         Raises:
             NotFound: no such agent.
         """
         from headcount.services import agents
 
-        return agents.get(self._context, agent_id)
+        return agents.whole(self._context, agent_id)
 
     def wait_for_agents(
         self,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from headcount.domain.errors import Refused
+from contextlib import suppress
+from dataclasses import fields
+from typing import Any, Final
+
+from headcount.domain.errors import HeadcountError, Refused
 from headcount.domain.model import Report, Run
-from headcount.services import given, rights, settle
-from headcount.services.answers import AgentFacts, AgentList, iso
+from headcount.services import account, given, rights, settle
+from headcount.services.answers import AgentFacts, AgentList, AgentWhole, RunFacts, iso
 from headcount.services.context import Context
 from headcount.store.registry import Tx
 
 LIMIT_MAX = 1000
+READ_AT_ONCE: Final = 2_000_000
+"""Bytes of output whose account is made for who asks; a longer one is left to the daemon."""
 
 
 def page(context: Context, *, task_id: str | None, ended: bool, limit: int, cursor: str | None) -> AgentList:
@@ -41,6 +47,65 @@ def get(context: Context, agent_id: str) -> AgentFacts:
         return of(context, tx, rights.existing(tx, agent_id))
 
 
+def whole(context: Context, agent_id: str) -> AgentWhole:
+    """Return all that is known of one agent, after making such of its runs' accounts as are quickly made."""
+    settle.observe(context)
+    with context.registry.read() as tx:
+        rights.existing(tx, agent_id)
+        runs = tx.runs.of_agent(agent_id)
+    for run in runs:
+        _learn(context, run)
+    with context.registry.read() as tx:
+        latest = rights.existing(tx, agent_id)
+        agent = tx.runs.agent(agent_id)
+        assert agent is not None, "a run has its agent"
+        return AgentWhole(
+            **_shallow(of(context, tx, latest)),
+            description=rights.existing_task(tx, agent.task_id).description,
+            prompt=agent.prompt,
+            command=agent.command,
+            options=agent.options,
+            cwd=agent.cwd,
+            resume_on_crash=agent.resume_on_crash,
+            created_at=iso(agent.created_at) or "",
+            session_id=latest.session_id,
+            path=latest.path,
+            runs=tuple(map(_run, tx.runs.of_agent(agent_id))),
+        )
+
+
+def _learn(context: Context, run: Run) -> None:
+    """Have recorded what a run's output tells, if it is not long; what fails is tried again by the daemon."""
+    if run.account is not None:
+        return
+    with suppress(HeadcountError):  # an error in the price table: doctor names it
+        if run.live:
+            account.conversation(context, run)
+        elif context.placement.read_output(run.path, offset=0, limit=1).end <= READ_AT_ONCE:
+            account.make(context, run.key)
+
+
+def _run(run: Run) -> RunFacts:
+    return RunFacts(
+        run=run.key.n,
+        why=run.why.value,
+        state=run.state.value,
+        outcome=run.outcome.value if run.outcome else None,
+        ending=run.ending,
+        reason=run.reason,
+        exit_code=run.exit_code,
+        signal=run.signal,
+        reserved_at=iso(run.reserved_at) or "",
+        started_at=iso(run.started_at),
+        ended_at=iso(run.ended_at),
+        session_id=run.session_id,
+        resumes=run.resumes,
+        path=run.path,
+        account=run.account,
+        result=run.result,
+    )
+
+
 def of(context: Context, tx: Tx, run: Run) -> AgentFacts:
     """Return the facts of a run and its agent's last report."""
     said: Report | None = tx.reports.latest(run.key.agent_id)
@@ -55,6 +120,7 @@ def of(context: Context, tx: Tx, run: Run) -> AgentFacts:
         run=run.key.n,
         state=run.state.value,
         outcome=run.outcome.value if run.outcome else None,
+        ending=run.ending,
         exit_code=run.exit_code,
         signal=run.signal,
         reason=run.reason,
@@ -72,6 +138,11 @@ def of(context: Context, tx: Tx, run: Run) -> AgentFacts:
         result=run.result,
         usage=run.usage,
     )
+
+
+def _shallow(facts: AgentFacts) -> dict[str, Any]:
+    """Return the fields of an answer by name."""
+    return {each.name: getattr(facts, each.name) for each in fields(facts)}
 
 
 def _layers(context: Context, run: Run) -> tuple[str, ...]:

@@ -71,6 +71,7 @@ class AgentFacts:
     run: int
     state: str
     outcome: str | None
+    ending: str | None  # the end of its work in a word: finished, turn_limit, rate_limited, bad_result, ...
     exit_code: int | None
     signal: int | None
     reason: str | None
@@ -87,6 +88,62 @@ class AgentFacts:
     layers: tuple[str, ...]  # what holds the tree together: subreaper, cgroup, pdeathsig
     result: Mapping[str, object] | None
     usage: Mapping[str, object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """One run of an agent. `account` is what it used and did: of one that is over, as soon as it is made."""
+
+    run: int
+    why: str  # deploy, resume, crash (of the run before) or message
+    state: str
+    outcome: str | None
+    ending: str | None
+    reason: str | None
+    exit_code: int | None
+    signal: int | None
+    reserved_at: str
+    started_at: str | None
+    ended_at: str | None
+    session_id: str | None  # the program's own conversation
+    resumes: int | None  # the run whose conversation this one goes on with
+    path: str
+    account: Mapping[str, object] | None
+    result: Mapping[str, object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentWhole(AgentFacts):
+    """All that is known of one agent: how it was deployed, and each of its runs, the earliest first."""
+
+    description: str  # of its task
+    prompt: str | None
+    command: tuple[str, ...]
+    options: Mapping[str, object]
+    cwd: str
+    resume_on_crash: int
+    created_at: str
+    session_id: str | None  # the conversation of its latest run
+    path: str  # the run directory of its latest run
+    runs: tuple[RunFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsedFacts:
+    """What the runs of a task used together, as far as it is known: None is unknown, which is never 0.
+
+    `unaccounted` runs are live or just over; of `cost_unknown` runs it is known that a model worked, and
+    not what that cost.
+    """
+
+    runs: int
+    unaccounted: int
+    input: int | None
+    output: int | None
+    cached: int | None
+    reasoning: int | None
+    cost_usd: float | None
+    cost_unknown: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +231,7 @@ class TaskStatus:
     findings_by_severity: Mapping[str, int]
     recent_reports: tuple[ReportFacts, ...]
     recent_findings: tuple[FindingFacts, ...]
+    used: UsedFacts
     halted: bool
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError
 from headcount.domain.prompt import PARTS
-from headcount.services import collect, headcount
+from headcount.services import account, collect, headcount
 from headcount.services.answers import Check, Diagnosis, Health
 from headcount.services.context import Context
 
@@ -26,7 +26,7 @@ def examine(context: Context) -> Diagnosis:
     checks = [
         *(_safely(check, context) for check in (_registry, _home, _disk, _memory)),
         _views(context, health),
-        *(_safely(check, context) for check in (_daemon, _halt, _limits, _prompts, _rowless)),
+        *(_safely(check, context) for check in (_daemon, _halt, _limits, _prompts, _prices, _rowless)),
     ]
     if failed is not None:
         checks.append(failed)
@@ -204,6 +204,14 @@ def _rowless(context: Context) -> Check:
     names = ", ".join(str(each.key) for each in found[:ROWLESS_NAMED])
     more = f" and {len(found) - ROWLESS_NAMED} more" if len(found) > ROWLESS_NAMED else ""
     return Check("rowless", None, f"no row has {names}{more}, which are over", "'headcount gc' collects them")
+
+
+def _prices(context: Context) -> Check:
+    """Say what tokens are priced by, where an agent's program does not say what it cost."""
+    known = [each.pattern for each in account.prices(context)]
+    return Check(
+        "prices", True, f"for {', '.join(known)}" if known else "no table: what no program tells is unknown"
+    )
 
 
 def _versions() -> Check:

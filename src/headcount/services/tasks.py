@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from headcount.domain.ids import TASK_PREFIX, check_role, new_id
 from headcount.domain.lifecycle import LIVE, State
 from headcount.domain.model import Message, Task, TaskContext, TaskState
 from headcount.services import agents, findings, given, once, report, rights, settle
-from headcount.services.answers import TaskFacts, TaskList, TaskStatus, iso
+from headcount.services.answers import TaskFacts, TaskList, TaskStatus, UsedFacts, iso
 from headcount.services.context import Context
 from headcount.store.registry import Tx
 
@@ -198,6 +198,7 @@ def status(context: Context, task_id: str) -> TaskStatus:
             findings_by_severity=tx.findings.summary(task_id).by_severity,
             recent_reports=tuple(map(report.facts, tx.reports.recent(task_id, limit=RECENT))),
             recent_findings=tuple(map(findings.facts, tx.findings.recent(task_id, limit=RECENT))),
+            used=UsedFacts(**asdict(tx.runs.used(task_id))),
             halted=context.home.halted.exists(),
         )
 

@@ -16,6 +16,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "See": {
         "ps": ("ps", "Show the agents as a tree."),
         "status": ("status", "Show where a task stands."),
+        "show": ("agent", "Show all that is known of an agent."),
         "logs": ("logs", "Show what an agent wrote."),
         "attach": ("attach", "Go to a live agent's tmux session."),
         "findings": ("findings", "Show what the agents of a task discovered."),

@@ -16,11 +16,12 @@ from headcount.doors.cli.arguments import Span, WithCommand, harness_options, ha
 from headcount.doors.cli.complete import complete_task
 from headcount.doors.cli.result import complaint, last_words
 from headcount.doors.cli.show import json_option, show
-from headcount.doors.cli.text import harmless, paint
+from headcount.doors.cli.text import harmless, paint, used
 from headcount.doors.cli.watch import Interrupted, Watch, change, shown
 
 if TYPE_CHECKING:
     from headcount.api import Headcount
+    from headcount.services.answers import UsedFacts
 
 _TITLE_MAX: Final = 200
 EXIT_SIGNALLED: Final = 128
@@ -190,7 +191,8 @@ def _answer(fleet: Headcount, watch: Watch, code: int, *, as_json: bool) -> None
     """Print what the agents answered: of one the answer alone, of several under their names."""
     agents = watch.agents()
     words = {each.agent_id: last_words(fleet, each) for each in agents if each.agent_id in watch.roots}
-    facts = {"task_id": watch.task_id, "exit_code": code, "agents": agents, "answers": words}
+    total = _used(fleet, watch)
+    facts = {"task_id": watch.task_id, "exit_code": code, "agents": agents, "answers": words, "used": total}
     if as_json:
         show(facts, as_json=True, text=str)
         return
@@ -203,4 +205,13 @@ def _answer(fleet: Headcount, watch: Watch, code: int, *, as_json: bool) -> None
             print(harmless(words[each.agent_id].rstrip("\n"), lines=True), flush=True)
         if said := complaint(fleet, each):
             print(harmless(said.rstrip("\n"), lines=True), file=sys.stderr)
-    print(f"{tree.totals(agents)}; see 'headcount status {watch.task_id}'", file=sys.stderr)
+    said = "; ".join(filter(None, (tree.totals(agents), used(total))))
+    print(f"{said}; see 'headcount status {watch.task_id}'", file=sys.stderr)
+
+
+def _used(fleet: Headcount, watch: Watch) -> UsedFacts:
+    """Return what the task's agents used; those of this run are asked for one by one, so that each has its
+    account by then."""
+    for each in watch.roots:
+        fleet.get_agent(each)
+    return fleet.get_task_status(watch.task_id).used

@@ -11,7 +11,7 @@ from headcount.doors.cli import fleet as fleets
 from headcount.doors.cli import terminal, tree
 from headcount.doors.cli.complete import complete_task
 from headcount.doors.cli.show import json_option, show
-from headcount.doors.cli.text import fit, harmless, paint
+from headcount.doors.cli.text import fit, harmless, paint, used
 
 if TYPE_CHECKING:
     from headcount.services.answers import TaskStatus
@@ -37,6 +37,7 @@ def _said(answer: TaskStatus) -> str:
         f"limits: {task.max_live} live, {task.max_agents} over its life, depth {task.max_depth}",
         f"count: {_counted(answer.counts)}",
     ]
+    lines += [f"used: {said}"] if (said := used(answer.used)) else []
     lines += [f"refused: {_counted(answer.refusals)}"] if answer.refusals else []
     lines += [f"findings: {_counted(answer.findings_by_severity)}"] if answer.findings_by_severity else []
     lines += (

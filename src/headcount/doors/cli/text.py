@@ -5,10 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from headcount.domain.transcript import escape_controls
 from headcount.doors.cli import terminal
+
+if TYPE_CHECKING:
+    from headcount.services.answers import UsedFacts
 
 COLOURS: Final = {
     "reserved": "36",
@@ -107,6 +110,26 @@ def span(length: float | None) -> str:
     if hours:
         return f"{hours}h{minute:02}m"
     return f"{minutes}m{sec:02}s" if minutes else f"{sec}s"
+
+
+def dollars(amount: float) -> str:
+    return f"${amount:.2f}" if amount >= 1 else f"${amount:.4f}"
+
+
+def used(sums: UsedFacts) -> str:
+    """Return what runs used together, nothing if no model worked: `12000 tokens in, 300 out, $0.0123`."""
+    said = tokens(sums.input, sums.output, sums.cached)
+    if sums.cost_usd is not None:
+        said.append(dollars(sums.cost_usd))
+    if sums.cost_unknown:
+        said.append(f"cost of {sums.cost_unknown} run{'s' if sums.cost_unknown > 1 else ''} unknown")
+    return ", ".join(said)
+
+
+def tokens(read: int | None, wrote: int | None, cached: int | None) -> list[str]:
+    """Return what is known of them in words."""
+    said = [] if read is None else [f"{read} tokens in" + (f" ({cached} cached)" if cached else "")]
+    return said if wrote is None else [*said, f"{wrote} out"]
 
 
 def size(count: float) -> str:

@@ -264,9 +264,15 @@ def list_agents(
     )
 
 
+def get_agent(fleet: Headcount, agent_id: AgentId) -> Page:
+    """Return all that is known of one agent: how it was deployed, where it stands, and each of its runs with
+    its outcome, ending, account (tokens, cost, turns, files changed), result and conversation."""
+    return page(fleet.get_agent(agent_id), more="'headcount show --json' shows all")
+
+
 def get_task_status(fleet: Headcount, task_id: TaskId) -> Page:
-    """Say where a task stands: its agents, counts by state and outcome, refused deploys by reason, the latest
-    reports and findings."""
+    """Say where a task stands: its agents, counts by state and outcome, what they used (tokens, cost),
+    refused deploys by reason, the latest reports and findings."""
     return page(
         fleet.get_task_status(task_id), more="list_agents, get_findings and read_events page through all"
     )
@@ -455,6 +461,7 @@ TOOLS: Final[tuple[Tool, ...]] = (
         repeats_well=True,
         slow=True,
     ),
+    Tool(get_agent, answers.AgentWhole, "All about an agent", BOTH, reads_only=True, repeats_well=True),
     Tool(get_task_status, answers.TaskStatus, "Status of a task", BOTH, reads_only=True, repeats_well=True),
     Tool(get_agent_output, OutputPage, "Read an agent's output", BOTH, reads_only=True, repeats_well=True),
     Tool(get_findings, answers.FindingList, "Read findings", BOTH, reads_only=True, repeats_well=True),
