@@ -71,3 +71,17 @@ def test_the_last_result_is_the_answer_and_without_one_the_last_text() -> None:
     assert account(text).answer == "so far"
     made = account(text, (EntryKind.RESULT, {"text": "one"}), (EntryKind.RESULT, {"text": "two", "turns": 4}))
     assert (made.answer, made.turns) == ("two", 4)
+
+
+def test_a_text_in_pieces_is_one_answer_and_what_was_said_before_a_call_is_not_in_it() -> None:
+    made = account(
+        (EntryKind.TEXT, {"said": "I wr", "delta": True}),
+        (EntryKind.TEXT, {"said": "ite.", "delta": True}),
+        (EntryKind.TOOL_CALL, {"id": "1"}),
+        (EntryKind.TEXT, {"said": "All ", "delta": True}),
+        (EntryKind.TEXT, {"said": "done.", "delta": True}),
+        (EntryKind.RESULT, {}),
+    )
+    assert made.answer == "All done."
+    whole = account((EntryKind.TEXT, {"said": "One."}), (EntryKind.TEXT, {"said": "Two."}))
+    assert whole.answer == "Two."

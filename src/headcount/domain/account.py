@@ -107,6 +107,7 @@ class Tally:
     _last: dict[str, float] = field(default_factory=dict)
     _of_session: dict[str, float] = field(default_factory=dict)
     _text: str | None = None
+    _spoke: bool = False  # the last entry was a text
     _answer: str | None = None
 
     def add(self, entry: Entry) -> None:
@@ -114,6 +115,7 @@ class Tally:
         reader = _READERS.get(entry.kind)
         if reader is not None:
             reader(self, entry)
+        self._spoke = entry.kind is EntryKind.TEXT
 
     def account(self, *, before: Mapping[str, float] | None = NOTHING) -> Account:
         """Return the account; `before` is what the conversation's earlier runs had used (`session_usage`),
@@ -157,7 +159,9 @@ class Tally:
         self._note(entry.data)
 
     def _text_entry(self, entry: Entry) -> None:
-        self._text = entry.text[:TEXT_MAX]
+        goes_on = self._spoke and entry.data.get("delta") is True
+        said = (self._text or "") if goes_on else ""
+        self._text = said + entry.text[: TEXT_MAX - len(said)]
 
     def _usage_entry(self, entry: Entry) -> None:
         self._note(entry.data)

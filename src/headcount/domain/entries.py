@@ -11,7 +11,7 @@ class EntryKind(StrEnum):
     """What an entry says. In brackets: the keys of its data, each left out where it is not known."""
 
     SESSION = "session"  # {session_id, model, cwd, mcp_servers}
-    TEXT = "text"
+    TEXT = "text"  # {delta: true if it goes on where a text right before it ended}
     REASONING = "reasoning"
     TOOL_CALL = "tool_call"  # {id, tool, arguments}
     TOOL_RESULT = "tool_result"  # {id, is_error}
