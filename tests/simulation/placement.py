@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -232,6 +233,9 @@ class SimViews:
             if run.key.agent_id == name:
                 run.viewed = None
         return True
+
+    def held_back(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def shut(self) -> None:
         for run in self._world.dirs.values():

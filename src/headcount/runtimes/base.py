@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -145,6 +146,10 @@ class Views(Protocol):
 
     def show(self, key: RunKey, path: str, *, runner_pid: int, renders: bool) -> None:
         """Make the session of a live run, beside the caller's path: it does not wait for it."""
+        ...
+
+    def held_back(self) -> AbstractContextManager[None]:
+        """Have the views of other deploys wait while the body runs, a second at most."""
         ...
 
     def close(self, name: str) -> bool:

@@ -21,6 +21,7 @@ from typing import Final
 from headcount.domain.errors import Infrastructure, InvalidInput
 from headcount.domain.ids import check_id
 from headcount.domain.model import RunKey
+from headcount.runtimes import precedence
 from headcount.runtimes.base import Session
 
 HOW_TO_GET_TMUX: Final = "apt install tmux, dnf install tmux or brew install tmux"
@@ -33,6 +34,8 @@ full core at 51 sessions under a limit of 64. More sessions than pseudo-terminal
 SPARE_DESCRIPTORS: Final = 64
 CLIENT_SECONDS: Final = 30
 """After which a client that makes a session gives up on a server that does not answer."""
+PATIENCE: Final = 1.0
+"""Seconds that a view waits for deploys under way, at most: one of them may be stopped."""
 CLIENTS_MAX: Final = 200
 """Unfinished clients of one process; beyond them the oldest is ended (where there is no `timeout`)."""
 
@@ -44,13 +47,14 @@ _LIST_FORMAT: Final = "#{session_created} #{session_name}"
 _CLIENT: Final = """\
 cd / || exit
 ulimit -S -n "$1" 2>/dev/null
-limit=$2
-shift 2
+limit=$2 deploys=$3 patience=$4
+shift 4
+[ -z "$deploys" ] || flock -w "$patience" 9 9>>"$deploys"
 command -v timeout >/dev/null && exec timeout -k 1 "$limit" "$@"
 exec "$@"
 """
 """Starts a tmux client that may have to start the server, which keeps the directory and the descriptor
-limit of whoever started it."""
+limit of whoever started it. It waits for deploys under way where there is a program that can (util-linux)."""
 
 _CONFIG: Final = """\
 # Written by Headcount for its private tmux server; changes are overwritten.
@@ -105,6 +109,10 @@ class NoViews:
     def show(self, key: RunKey, path: str, *, runner_pid: int, renders: bool) -> None:
         """Show nothing."""
 
+    def held_back(self) -> contextlib.AbstractContextManager[None]:
+        """Hold nothing back."""
+        return contextlib.nullcontext()
+
     def close(self, name: str) -> bool:
         """Return that the session is gone: it never was."""
         _check_name(name)
@@ -149,6 +157,7 @@ class TmuxViews:
         timeout: float = 2.0,
         max_views: int = 1000,
         portable: bool = False,
+        deploys: str | None = None,
     ) -> None:
         self._socket = socket
         self._tmux = tmux
@@ -157,6 +166,7 @@ class TmuxViews:
         self._descriptors = _descriptors()
         self._max_views = max(1, min(max_views, self._descriptors - SPARE_DESCRIPTORS))
         self._how = ("portable",) if portable else ()
+        self._deploys = deploys
         self._clients: dict[int, None] = {}  # in order of their start; threads may add and take at once
         self._wedged = False  # the last question had no answer
 
@@ -203,6 +213,10 @@ class TmuxViews:
         view = ("/bin/sh", _VIEW, f"{path}/.", str(runner_pid), what, *self._how)
         with contextlib.suppress(OSError):
             self._start("new-session", "-d", "-s", name, "-n", "view", "-c", "/", *view)
+
+    def held_back(self) -> contextlib.AbstractContextManager[None]:
+        """Have the views of other deploys wait while the body runs, a second at most."""
+        return precedence.deploying(self._deploys) if self._deploys else contextlib.nullcontext()
 
     def close(self, name: str) -> bool:
         """Close exactly this session; return whether it is gone.
@@ -266,7 +280,9 @@ class TmuxViews:
         """Start a tmux client, and with it the server if there is none, and leave it alone."""
         config = self._write_config()
         client = (self._tmux, "-u", "-f", config, "-S", self._socket, *command)
-        argv = ("sh", "-c", _CLIENT, "sh", str(self._descriptors), str(CLIENT_SECONDS), *client)
+        wait_for = self._deploys if self._deploys and precedence.under_way(self._deploys) else ""
+        limits = (str(self._descriptors), str(CLIENT_SECONDS), wait_for, str(PATIENCE))
+        argv = ("sh", "-c", _CLIENT, "sh", *limits, *client)
         null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
         pid = os.posix_spawn(
             "/bin/sh",

@@ -20,7 +20,7 @@ from headcount.domain.plan import (
     plan_files,
 )
 from headcount.runtimes.base import Session
-from headcount.services import rights, settle, stop
+from headcount.services import account, rights, settle, stop
 from headcount.services.answers import Health, Problem, SessionFacts
 from headcount.services.context import Context
 
@@ -66,6 +66,8 @@ def repair(context: Context, *, dry_run: bool, task_id: str | None) -> Health:
     if _await_killed(context, [each for each in done if each.action in ("kill_stray", "send_stop")]):
         done += [each for each in tick(context, task_id=task_id, strays=True) if each.action != "unmark"]
     _await_shown(context, {each.agent_id for each in done if each.action == "show_view"})
+    if context.daemon_pid() is None:  # which does this
+        account.make_some(context)
     return replace(check(context, task_id=task_id), dry_run=False, done=tuple(done))
 
 

@@ -32,10 +32,14 @@ VERDICT_TAIL = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen, and which dead runners' trees are gone."""
+    """What was seen, and which dead runners' trees are gone.
+
+    `began` is when the look began, by the clock of `LiveRun.reserved_boottime`.
+    """
 
     seen: Mapping[RunKey, Seen]
     reaped: Mapping[RunKey, tuple[int, ...]] = field(default_factory=dict)
+    began: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class Settled:
 def look(context: Context, *, act: bool) -> Look:
     """Look at all live runs. With `act`, what dead runners left is killed and what dead deployers left
     is voided; without, a dead runner's run counts as gone only if nothing of it is left."""
-    return refine(context, glance(context), act=act)
+    began = context.clock.boottime()
+    return replace(refine(context, glance(context), act=act), began=began)
 
 
 def glance(context: Context) -> dict[RunKey, Seen]:
@@ -102,7 +107,11 @@ def record(context: Context, tx: Tx, looked: Look, rows: Sequence[LiveRun]) -> l
 
 def plan(context: Context, looked: Look, rows: Sequence[LiveRun]) -> list[RowAction]:
     """Return what `record` would do. Rows without a mark in `live/` are looked at directly, their
-    deployers first: what a dead one left is final, what a living one left may not be."""
+    deployers first: what a dead one left is final, what a living one left may not be. Not judged are
+    rows that were reserved since the look began: in a crowd of deploys that would be most rows, each of
+    them being started by somebody."""
+    boot_id = context.placement.self_process().boot_id
+    rows = [row for row in rows if row.reserved_boottime <= looked.began or row.deployer.boot_id != boot_id]
     undecided = [row for row in rows if row.runner is None and row.state in LIVE]
     deployers = {row.key: _deployer(context, row) for row in undecided}
     seen = dict(looked.seen)
@@ -110,7 +119,6 @@ def plan(context: Context, looked: Look, rows: Sequence[LiveRun]) -> list[RowAct
         if row.key not in seen:
             seen[row.key] = context.placement.look_at(row.key, row.path)
         seen[row.key] = _if_taken_away(context, row, seen[row.key])
-    boot_id = context.placement.self_process().boot_id
     return plan_rows(rows, seen, deployers=deployers, reaped=looked.reaped, boot_id=boot_id)
 
 
