@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
@@ -30,13 +31,17 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Answer:
-    """One message of the model. `stop` is why it ends, where that is not its own wish."""
+    """One message of the model. `stop` is why it ends, where that is not its own wish.
+
+    Each has an id of its own: clients tell messages apart by it, and count what they cost.
+    """
 
     text: str = ""
     thought: str = ""
     calls: Sequence[Call] = ()
     usage: Mapping[str, int] = field(default_factory=lambda: USAGE)
     stop: str = ""
+    id: str = field(default_factory=lambda: secrets.token_hex(12))
 
 
 class Api(Protocol):

@@ -58,7 +58,7 @@ def whole(answer: Answer, *, model: str) -> dict[str, Any]:
         for call in answer.calls
     ]
     return {
-        "id": "msg_scripted",
+        "id": f"msg_{answer.id}",
         "type": "message",
         "role": "assistant",
         "model": model,

@@ -54,7 +54,7 @@ def whole(answer: Answer, *, model: str) -> dict[str, Any]:
     if answer.calls:
         message["tool_calls"] = [_call(call) for call in answer.calls]
     choice = {"index": 0, "message": message, "finish_reason": _stop(answer)}
-    return {**_head("chat.completion", model), "choices": [choice], "usage": _usage(answer)}
+    return {**_head("chat.completion", answer, model), "choices": [choice], "usage": _usage(answer)}
 
 
 def events(answer: Answer, *, model: str) -> Iterator[Event]:
@@ -66,18 +66,18 @@ def events(answer: Answer, *, model: str) -> Iterator[Event]:
     deltas += [{"content": piece} for piece in (answer.text[:half], answer.text[half:]) if piece]
     deltas += [{"tool_calls": [{"index": at, **_call(call)}]} for at, call in enumerate(answer.calls)]
     for delta in deltas:
-        yield _chunk(model, [{"index": 0, "delta": delta, "finish_reason": None}])
-    yield _chunk(model, [{"index": 0, "delta": {}, "finish_reason": _stop(answer)}])
-    yield _chunk(model, [], usage=_usage(answer))
+        yield _chunk(answer, model, [{"index": 0, "delta": delta, "finish_reason": None}])
+    yield _chunk(answer, model, [{"index": 0, "delta": {}, "finish_reason": _stop(answer)}])
+    yield _chunk(answer, model, [], usage=_usage(answer))
     yield "", "[DONE]"
 
 
-def _chunk(model: str, choices: list[dict[str, Any]], **more: object) -> Event:
-    return "", {**_head("chat.completion.chunk", model), "choices": choices, **more}
+def _chunk(answer: Answer, model: str, choices: list[dict[str, Any]], **more: object) -> Event:
+    return "", {**_head("chat.completion.chunk", answer, model), "choices": choices, **more}
 
 
-def _head(kind: str, model: str) -> dict[str, Any]:
-    return {"id": "chatcmpl-scripted", "object": kind, "created": 1_800_000_000, "model": model}
+def _head(kind: str, answer: Answer, model: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{answer.id}", "object": kind, "created": 1_800_000_000, "model": model}
 
 
 def _stop(answer: Answer) -> str:

@@ -70,7 +70,7 @@ def _parts(answer: Answer) -> list[dict[str, Any]]:
 
 def _chunk(answer: Answer, model: str, parts: Sequence[Mapping[str, Any]], *, last: bool) -> dict[str, Any]:
     candidate: dict[str, Any] = {"content": {"role": "model", "parts": list(parts)}, "index": 0}
-    chunk: dict[str, Any] = {"candidates": [candidate], "modelVersion": model, "responseId": "scripted"}
+    chunk: dict[str, Any] = {"candidates": [candidate], "modelVersion": model, "responseId": answer.id}
     if last:
         candidate["finishReason"] = STOPS.get(answer.stop, "STOP")
         usage = answer.usage

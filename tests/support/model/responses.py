@@ -67,7 +67,7 @@ def _response(answer: Answer, model: str, status: str, items: Sequence[Mapping[s
         "total_tokens": usage["input_tokens"] + usage["output_tokens"],
     }
     return {
-        "id": "resp_scripted",
+        "id": f"resp_{answer.id}",
         "object": "response",
         "created_at": 1_800_000_000,
         "status": status,
@@ -83,13 +83,13 @@ def _items(answer: Answer) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     if answer.thought:
         summary = [{"type": "summary_text", "text": answer.thought}]
-        items.append({"type": "reasoning", "id": "rs_scripted", "summary": summary})
+        items.append({"type": "reasoning", "id": f"rs_{answer.id}", "summary": summary})
     if answer.text:
         content = [{"type": "output_text", "text": answer.text, "annotations": []}]
         items.append(
             {
                 "type": "message",
-                "id": "msg_scripted",
+                "id": f"msg_{answer.id}",
                 "role": "assistant",
                 "status": "completed",
                 "content": content,
