@@ -11,6 +11,7 @@ import click
 import pytest
 
 from headcount.doors.cli import edge
+from headcount.doors.cli.clients import CLIENTS
 from headcount.doors.cli.commands import COMMANDS, overview
 from headcount.doors.cli.reference import page
 from headcount.doors.cli.root import root
@@ -193,3 +194,22 @@ def test_an_unexpected_error_is_told_and_its_place_on_request(
         "headcount: this should not have happened: ZeroDivisionError: no way\n  set HEADCOUNT_DEBUG=1" in said
     )
     assert ("Traceback" in said) == (debug == "1")
+
+
+def test_what_the_parser_refuses_is_said_on_one_line_in_plain_words() -> None:
+    ran = headcount("logs", "builder", "--tail", "many")
+    assert ran.err.splitlines()[0] == "headcount: Invalid value for '--tail': 'many' is not a whole number."
+    ran = headcount("connect")
+    first, hint = ran.err.splitlines()
+    assert first.startswith("headcount: Missing argument 'CLIENT'. Choose one of claude, codex, ")
+    assert hint == "  see 'headcount connect --help'"
+
+
+def test_help_names_every_client_that_can_be_connected() -> None:
+    said = " ".join((command("connect").help or "").split())
+    assert f"CLIENT is {', '.join(list(CLIENTS)[:-1])} or {list(CLIENTS)[-1]}." in said
+
+
+def test_a_collection_of_nothing_says_how_to_collect_more(home: Path) -> None:
+    ran = headcount("gc")
+    assert (ran.code, ran.out) == (0, "no run would go; '--older-than 1d' or '--max-size 1G' takes more\n")

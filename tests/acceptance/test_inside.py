@@ -49,6 +49,24 @@ def test_a_parent_whose_directory_is_gone_deploys_all_the_same(lead: Shell, tmp_
     assert ran.code == 0, ran
 
 
+def test_who_stops_a_child_is_on_record(lead: Shell) -> None:
+    child = lead.headcount("spawn", "builder", "--", *SLEEPER).facts["agent_id"]
+    assert lead.headcount("stop", child).code == 0
+    assert asked_by(child) == lead.agent_id
+    assert headcount("stop", lead.agent_id).code == 0
+    assert asked_by(lead.agent_id) == "person"
+
+
+def asked_by(agent_id: str) -> str:
+    (event,) = [
+        each
+        for each in answer("events")["events"]
+        if each["kind"] == "stop_asked" and each["agent_id"] == agent_id
+    ]
+    by: str = event["data"]["by"]
+    return by
+
+
 def test_an_agent_does_not_deploy_for_another_task(lead: Shell, tmp_path: Path) -> None:
     other = answer("task", "create", "other work", "--project", str(tmp_path))["task_id"]
     ran = lead.headcount("deploy", other, "--role", "builder", "--", *SLEEPER)

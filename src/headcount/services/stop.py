@@ -54,7 +54,7 @@ def _intend(context: Context, agent_id: str, reason: str) -> Run:
 
 def mark(context: Context, tx: Tx, key: RunKey, task_id: str, reason: str, *, by: str | None = None) -> bool:
     """Record that a run is to stop, and who wants it: the caller, if `by` names nobody else."""
-    by, now = by or context.caller.agent_id or "person", context.clock.now()
+    by, now = by or _asker(context, tx), context.clock.now()
     changed = tx.runs.stop_asked(key, reason=reason, by=by, now=now)
     if changed:
         tx.events.add(
@@ -67,6 +67,11 @@ def mark(context: Context, tx: Tx, key: RunKey, task_id: str, reason: str, *, by
             now=now,
         )
     return changed
+
+
+def _asker(context: Context, tx: Tx) -> str:
+    own = rights.caller_run(context, tx)
+    return rights.PERSON if own is None else own.key.agent_id
 
 
 def end(context: Context, run: Run, *, grace: float) -> Stopped:

@@ -41,7 +41,7 @@ class Change:
 
 
 @click.command(short_help="Register Headcount in an MCP client.")
-@click.argument("client", type=click.Choice(list(CLIENTS)))
+@click.argument("client", metavar="CLIENT", type=click.Choice(list(CLIENTS)))
 @click.option("--undo", is_flag=True, help="Take it out again.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only show the change.")
@@ -49,6 +49,8 @@ class Change:
 @json_option
 def connect(*, client: str, undo: bool, yes: bool, dry_run: bool, file: bool, as_json: bool) -> None:
     """Register 'headcount mcp' as an MCP server in a client, for all your projects.
+
+    CLIENT is claude, codex, gemini, opencode, qwen, copilot, cursor or vscode.
 
     Shows the exact change first and asks. A changed file keeps all its other settings, and a backup
     of it stays beside it.

@@ -23,6 +23,14 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
 """As a program that SIGINT or SIGPIPE killed is seen by a shell."""
 
+_WORDS: Final = (
+    (" is not a valid integer range", " is not a whole number"),
+    (" is not a valid integer", " is not a whole number"),
+    (",\n\t", ", "),
+    (" Choose from:\n\t", " Choose one of "),
+)
+"""What click says, and what we say instead; a list of choices does not go over many lines."""
+
 
 def run(argv: Sequence[str]) -> int:
     """Run one command line; return its exit code. Never raises but on a broken interpreter."""
@@ -81,10 +89,15 @@ def _usage(error: click.UsageError, *, as_json: bool) -> int:
         print(error.format_message(), file=sys.stderr)
         return EXIT_USAGE
     path = error.ctx.command_path if error.ctx else "headcount"
-    hint = f"see '{path} --help'"
-    return _failed(
-        {"code": "usage", "message": error.format_message(), "hint": hint}, EXIT_USAGE, as_json=as_json
-    )
+    facts = {"code": "usage", "message": _plain(error.format_message()), "hint": f"see '{path} --help'"}
+    return _failed(facts, EXIT_USAGE, as_json=as_json)
+
+
+def _plain(message: str) -> str:
+    """Say what the parser says on one line and in words of ours."""
+    for theirs, ours in _WORDS:
+        message = message.replace(theirs, ours)
+    return message
 
 
 def _failed(facts: Mapping[str, Any], code: int, *, as_json: bool) -> int:

@@ -134,7 +134,7 @@ def _whole(named: str, kind: str) -> bool:
 def _only(fits: Sequence[str], named: str, kind: str) -> str:
     if len(fits) == 1:
         return fits[0]
-    raise InvalidInput(f"{len(fits)} {kind}s are called {named}", hint=f"one of {_listed(fits)}")
+    raise InvalidInput(f"{len(fits)} {kind}s fit {named!r}; say which", hint=f"one of {_listed(fits)}")
 
 
 def _listed(ids: Sequence[str]) -> str:

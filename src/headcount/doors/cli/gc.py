@@ -45,6 +45,8 @@ def gc(*, apply_: bool, older_than: float, max_size: int | None, as_json: bool) 
 def _said(answer: Collected) -> str:
     lines = [*answer.runs]
     what = f"{len(answer.runs)} runs, {size(answer.bytes)}"
+    if answer.dry_run and not answer.runs:
+        return "no run would go; '--older-than 1d' or '--max-size 1G' takes more"
     if answer.dry_run:
         return "\n".join([*lines, f"would go: {what}; 'headcount gc --apply' moves them to the trash"])
     lines.append(f"gone: {what}, {answer.events} events")
