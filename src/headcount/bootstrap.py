@@ -149,7 +149,9 @@ def _views(home: config.Home, settings: config.Settings, environ: Mapping[str, s
     if not settings.views:
         return NoViews("views are switched off (setting views)")
     tmux = shutil.which("tmux", path=environ.get("PATH"))
-    return TmuxViews(str(home.tmux_socket), tmux=tmux, env=environ) if tmux else NoViews()
+    if tmux is None:
+        return NoViews()
+    return TmuxViews(str(home.tmux_socket), tmux=tmux, env=environ, deploys=str(home.gates / "deploys"))
 
 
 def _remote(home: config.Home, environ: Mapping[str, str]) -> DaemonClient:

@@ -130,7 +130,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """A live row of the registry with what a plan needs; `deployer` settles a reserved one."""
+    """A live row of the registry with what a plan needs; `deployer` settles a reserved one.
+
+    `reserved_boottime` is comparable within the deployer's boot; 0.0: before anything that was seen.
+    """
 
     key: RunKey
     task_id: str
@@ -143,6 +146,7 @@ class LiveRun:
     process: Process | None
     stop_reason: str | None
     options: Mapping[str, object] = field(default_factory=dict)
+    reserved_boottime: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

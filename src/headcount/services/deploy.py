@@ -49,12 +49,17 @@ def deploy(context: Context, request: Request) -> Deployed:
         return _through_daemon(context.remote, request)
     check_cwd(context.caller.cwd, request.cwd)
     context.ensure_daemon()
-    looked = settle.look(context, act=True)
-    admitted = admit.reserve(context, request, looked)
-    if isinstance(admitted, Earlier):
-        return answer(context, admitted.run, left=admitted.task.max_depth - admitted.run.depth, repeated=True)
-    job = Job(context, request, harness, admitted)
-    return _confirm(job, _start(job))
+    with context.views.held_back():
+        looked = settle.look(context, act=True)
+        admitted = admit.reserve(context, request, looked)
+        if isinstance(admitted, Earlier):
+            left = admitted.task.max_depth - admitted.run.depth
+            return answer(context, admitted.run, left=left, repeated=True)
+        job = Job(context, request, harness, admitted)
+        run = _confirm(job, _start(job))
+    if run.live and run.runner is not None:
+        context.views.show(run.key, run.path, runner_pid=run.runner.pid, renders=harness.renders)
+    return answer(context, run, left=admitted.task.max_depth - admitted.depth)
 
 
 def _through_daemon(remote: Remote, request: Request) -> Deployed:
@@ -269,7 +274,7 @@ def _refuse_if_stopped(run: Run) -> None:
         )
 
 
-def _confirm(job: Job, started: Started) -> Deployed:
+def _confirm(job: Job, started: Started) -> Run:
     """Record that it runs. A stop or halt that came in between has made the row `stopping`: then the
     run is ended, and the deploy refused."""
     context, row = job.context, job.admitted.row
@@ -285,9 +290,7 @@ def _confirm(job: Job, started: Started) -> Deployed:
         run = replace(run, outcome=Outcome.STOPPED)
     if not confirmed:
         _refuse_if_stopped(run)
-    if run.live:
-        context.views.show(row.key, row.path, runner_pid=started.runner.pid, renders=job.harness.renders)
-    return answer(context, run, left=job.admitted.task.max_depth - job.admitted.depth)
+    return run
 
 
 def answer(context: Context, run: Run, *, left: int, repeated: bool = False) -> Deployed:

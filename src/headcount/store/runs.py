@@ -416,6 +416,7 @@ def _live_run(row: sqlite3.Row) -> LiveRun:
         process=_process(row, "process"),
         stop_reason=row["stop_reason"],
         options=load_object(row["options"]) or {},
+        reserved_boottime=row["reserved_boottime"],
     )
 
 
