@@ -19,6 +19,7 @@ number, place, given = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 settings = {"views": False, "autostart": False, "min_memory_mb": 1, "grace": 2.0, **given["settings"]}
 code = compile(sys.argv[4], "crowd", "exec")
 hold, start = os.pipe()
+readied, ready = os.pipe()
 crowd = []
 for me in range(number):
     pid = os.fork()
@@ -29,6 +30,7 @@ for me in range(number):
             out.write(json.dumps(answer, default=str) + "\\n")
         fleet = Headcount(given["home"], **settings)
         fleet.list_tasks()                           # the registry is open before the start signal
+        os.close(ready)
         os.read(hold, 1)                             # until the other end is closed
         try:
             exec(code)
@@ -39,6 +41,8 @@ for me in range(number):
         os._exit(0)
     crowd.append(pid)
 os.close(hold)
+os.close(ready)
+os.read(readied, 1)                                  # until all have closed it
 os.close(start)
 sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in crowd))
 """
