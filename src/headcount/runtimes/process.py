@@ -27,7 +27,8 @@ class ProcessTable:
     def boot_id(self) -> str:
         """The id of this boot; no process outlives it."""
         try:
-            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            # not as ASCII, whose codec would have to be imported in the middle of a deploy
+            with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
                 return file.read().strip()
         except OSError:
             return _sysctl("kern.bootsessionuuid") or _sysctl("kern.boottime") or "unknown"
