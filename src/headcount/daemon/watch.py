@@ -1,9 +1,9 @@
 """Keeps the count right while the daemon lives.
 
-Two threads, beside the one that writes transcripts. The first is pushed by the kernel: a new mark in
-`live/` or a start record leads it to the runner, whose end it learns of through a pidfd, and records at
-once. The second does the whole headcount, views included, every few seconds and after each end; it may
-wait for tmux, the first waits for nothing but the registry.
+Two threads, beside those that write transcripts and make accounts. The first is pushed by the kernel: a
+new mark in `live/` or a start record leads it to the runner, whose end it learns of through a pidfd, and
+records at once. The second does the whole headcount, views included, every few seconds and after each end;
+it may wait for tmux, the first waits for nothing but the registry.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from headcount.daemon.accounts import Accounts
 from headcount.daemon.inotify import Inotify
 from headcount.daemon.runners import Over, Runners
 from headcount.daemon.transcripts import Transcripts
@@ -51,6 +52,7 @@ class Watch:
         self._log: Final = structlog.get_logger("headcount.daemon")
         self._pushed: Final = pushed
         self._transcripts: Final = Transcripts(context)
+        self._accounts: Final = Accounts(context)
         self._due: Final = threading.Event()
         self._over: Final = threading.Event()
         self._headcounts = self._failures = self._ends = 0
@@ -60,18 +62,19 @@ class Watch:
 
     def begin(self) -> None:
         """Start the threads."""
-        for work in (self._follow, self._count, self._transcripts.run):
-            threading.Thread(target=work, name=work.__name__, daemon=True).start()
+        for work in (self._follow, self._count, self._transcripts.run, self._accounts.run):
+            threading.Thread(target=work, name=work.__qualname__, daemon=True).start()
 
     def end(self) -> None:
         """Let the threads end, without waiting for them: agents need nothing of us."""
         self._over.set()
         self._transcripts.end()
+        self._accounts.end()
         self._due.set()
 
     def counters(self) -> dict[str, Any]:
         """Return what has been done since the start."""
-        failures = self._failures + self._transcripts.failures
+        failures = self._failures + self._transcripts.failures + self._accounts.failures
         return {"headcounts": self._headcounts, "ends_noticed": self._ends, "failures": failures}
 
     # the headcount

@@ -96,13 +96,18 @@ def forward(read: Read, start: int, end: int) -> Iterator[Line]:
             if pending:
                 yield pending.line(terminated=False)
             pending = _Pending(at)
-        *whole, rest = data.split(b"\n")
-        for piece in whole:
-            pending.append(piece)
-            line = pending.line(terminated=True)
-            yield line
-            pending = _Pending(line.end)
-        pending.append(rest)
+        first, *others = data.split(b"\n")
+        pending.append(first)
+        if not others:
+            continue
+        yield (line := pending.line(terminated=True))
+        begin = line.end
+        for piece in others[:-1]:  # the most of them by far: not one of them needs to be pieced together
+            end_of_line = begin + len(piece) + 1
+            yield Line(begin, end_of_line, piece, terminated=True)
+            begin = end_of_line
+        pending = _Pending(begin)
+        pending.append(others[-1])
     if pending:
         yield pending.line(terminated=False)
 
