@@ -64,6 +64,8 @@ def test_closing_what_is_not_there_finds_it_gone(any_views: Views) -> None:
 def test_a_name_that_tmux_would_interpret_is_refused(any_views: Views, name: str) -> None:
     with pytest.raises(InvalidInput):
         any_views.close(name)
+    with pytest.raises(InvalidInput):
+        any_views.hide(name)
     with pytest.raises(HeadcountError):
         any_views.attach_argv(name)
 
@@ -125,6 +127,13 @@ def test_exactly_the_named_session_is_closed(views: Fleet) -> None:
     assert views.names() == [short.name, long.name]
     assert views.views.close("foo")
     assert views.names() == [long.name]
+
+
+def test_exactly_the_named_session_is_hidden_without_waiting(views: Fleet) -> None:
+    short, long = views.shown(agent_id="foo"), views.shown(agent_id="foobar")
+    views.views.hide("fo")
+    views.views.hide(short.name)
+    until(lambda: views.names() == [long.name], what="the end of the view")
 
 
 def test_showing_twice_is_harmless(views: Fleet) -> None:

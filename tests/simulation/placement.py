@@ -227,6 +227,11 @@ class SimViews:
         if run.viewed is None:
             run.viewed = "asked"
 
+    def hide(self, name: str) -> None:
+        self._world.boundary("hide view")
+        if not self._world.chance(self._world.climate.unknown):
+            self.close(name)
+
     def close(self, name: str) -> bool:
         self._world.boundary("close view")
         for run in self._world.dirs.values():

@@ -152,6 +152,10 @@ class Views(Protocol):
         """Have the views of other deploys wait while the body runs, a second at most."""
         ...
 
+    def hide(self, name: str) -> None:
+        """Close exactly this session, beside the caller's path. One that stays is the next headcount's."""
+        ...
+
     def close(self, name: str) -> bool:
         """Close exactly this session; return whether it is gone."""
         ...

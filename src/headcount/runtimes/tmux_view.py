@@ -21,8 +21,12 @@ from typing import Final
 from headcount.domain.errors import Infrastructure, InvalidInput
 from headcount.domain.ids import check_id
 from headcount.domain.model import RunKey
-from headcount.runtimes import precedence
+from headcount.runtimes import precedence, system
 from headcount.runtimes.base import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
 
 HOW_TO_GET_TMUX: Final = "apt install tmux, dnf install tmux or brew install tmux"
 SOCKET_PATH_MAX: Final = 103
@@ -36,6 +40,8 @@ CLIENT_SECONDS: Final = 30
 """After which a client that makes a session gives up on a server that does not answer."""
 PATIENCE: Final = 1.0
 """Seconds that a view waits for deploys under way, at most: one of them may be stopped."""
+STOPPED_SECONDS: Final = 0.25
+"""After which a server that has not answered is looked at: one that is stopped (SIGSTOP) will not."""
 CLIENTS_MAX: Final = 200
 """Unfinished clients of one process; beyond them the oldest is ended (where there is no `timeout`)."""
 
@@ -113,6 +119,10 @@ class NoViews:
         """Hold nothing back."""
         return contextlib.nullcontext()
 
+    def hide(self, name: str) -> None:
+        """Hide nothing."""
+        _check_name(name)
+
     def close(self, name: str) -> bool:
         """Return that the session is gone: it never was."""
         _check_name(name)
@@ -128,10 +138,6 @@ class NoViews:
             Infrastructure: there is no window to show.
         """
         raise Infrastructure(f"there is no view of {_check_name(name)}: {self._reason}")
-
-
-CLOSE_SECONDS: Final = 0.5
-"""A stop waits no longer than this for a wedged server: the view ends by itself, as its run has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +218,20 @@ class TmuxViews:
         # "/." because a last word that ended in ";" would be the end of a command to tmux.
         view = ("/bin/sh", _VIEW, f"{path}/.", str(runner_pid), what, *self._how)
         with contextlib.suppress(OSError):
-            self._start("new-session", "-d", "-s", name, "-n", "view", "-c", "/", *view)
+            config = self._write_config()
+            self._start("-f", config, "new-session", "-d", "-s", name, "-n", "view", "-c", "/", *view)
+
+    def hide(self, name: str) -> None:
+        """Close exactly this session, beside the caller's path: it does not wait for it.
+
+        Raises:
+            InvalidInput: the name cannot be a session's.
+        """
+        _check_name(name)
+        self._reap()
+        if os.path.lexists(self._socket) and not self._wedged:
+            with contextlib.suppress(OSError):
+                self._start("-N", "kill-session", "-t", f"={name}")
 
     def held_back(self) -> contextlib.AbstractContextManager[None]:
         """Have the views of other deploys wait while the body runs, a second at most."""
@@ -233,7 +252,7 @@ class TmuxViews:
             return True
         if self._wedged:
             return False
-        answer = self._ask("kill-session", "-t", f"={name}", timeout=min(CLOSE_SECONDS, self._timeout))
+        answer = self._ask("kill-session", "-t", f"={name}")
         if answer is None:
             return False
         return answer.code == 0 or "can't find session" in answer.err or _no_server(answer.err)
@@ -253,33 +272,45 @@ class TmuxViews:
         outside = ("env", "-u", "TMUX", "-u", "TMUX_PANE")  # else tmux refuses inside another tmux
         return (*outside, self._tmux, "-u", "-N", "-S", self._socket, "attach-session", "-t", target)
 
-    def _ask(self, *command: str, timeout: float | None = None) -> _Answer | None:
+    def _ask(self, *command: str) -> _Answer | None:
         """Run a tmux command that waits for its answer, never longer than the time-out; None: no answer."""
         import subprocess  # 6 ms that a deploy, which only shows, does not need
 
         argv = (self._tmux, "-u", "-N", "-S", self._socket, *command)
         try:
-            done = subprocess.run(
+            client = subprocess.Popen(
                 argv,
                 env=self._env,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=self._timeout if timeout is None else timeout,
-                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            self._wedged = isinstance(error, subprocess.TimeoutExpired)
+        except OSError:
+            self._wedged = False
             return None
-        self._wedged = False
-        return _Answer(
-            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        )
+        with client:
+            try:
+                said = self._answer_of(client)
+            finally:
+                client.kill()  # of no effect on one that has ended
+        self._wedged = said is None
+        return said and _Answer(client.returncode, *(words.decode(errors="replace") for words in said))
+
+    def _answer_of(self, client: subprocess.Popen[bytes]) -> tuple[bytes, bytes] | None:
+        """Return what a client says in time; None as soon as it is clear that nothing will come."""
+        import subprocess
+
+        for patience in (min(STOPPED_SECONDS, self._timeout), self._timeout - STOPPED_SECONDS):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return client.communicate(timeout=patience)
+            if _is_stopped(_listener(self._socket)):
+                return None
+        return None
 
     def _start(self, *command: str) -> None:
         """Start a tmux client, and with it the server if there is none, and leave it alone."""
-        config = self._write_config()
-        client = (self._tmux, "-u", "-f", config, "-S", self._socket, *command)
+        client = (self._tmux, "-u", "-S", self._socket, *command)
         wait_for = self._deploys if self._deploys and precedence.under_way(self._deploys) else ""
         limits = (str(self._descriptors), str(CLIENT_SECONDS), wait_for, str(PATIENCE))
         argv = ("sh", "-c", _CLIENT, "sh", *limits, *client)
@@ -362,6 +393,33 @@ def _session(line: str) -> Session:
     except InvalidInput:
         agent_id = None
     return Session(name=name, agent_id=agent_id, created_at=float(created))
+
+
+def _listener(path: str) -> int | None:
+    """Return the pid of who listens at a Unix socket, None where the system does not tell."""
+    import socket
+    import struct
+
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    with socket.socket(socket.AF_UNIX) as tried:
+        tried.setblocking(False)  # a stopped server's queue may be full
+        try:
+            tried.connect(path)
+        except OSError:
+            return None
+        pid, _, _ = struct.unpack("3i", tried.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)
+
+
+def _is_stopped(pid: int | None) -> bool:
+    if not pid:
+        return False
+    try:
+        found = system.proc_stat(pid)
+    except OSError:
+        return False
+    return found is not None and found.state in ("T", "t")
 
 
 def _finished(pid: int) -> bool:

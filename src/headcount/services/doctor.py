@@ -99,7 +99,8 @@ def _count(health: Health | None) -> Check:
         return Check("count", None, "the count is not known", "see below why")
     differ = health.live_rows - health.live_runs
     detail = f"Registry: {health.live_rows}, Running: {health.live_runs}, "
-    detail += f"Tmux: {health.sessions_count}, Diff: {differ}"
+    sessions = health.sessions_count if _views_answered(health) else "unknown"
+    detail += f"Tmux: {sessions}, Diff: {differ}"
     return Check("count", differ == 0, detail, "" if differ == 0 else "see 'headcount repair'")
 
 
@@ -151,8 +152,10 @@ def _views(context: Context, health: Health | None) -> Check:
 
 def _view_server_answers(context: Context, health: Health | None) -> bool:
     """Say what the headcount found: to ask a wedged server again would take its time-out again."""
-    if health is None:
-        return context.views.list() is not None
+    return context.views.list() is not None if health is None else _views_answered(health)
+
+
+def _views_answered(health: Health) -> bool:
     return not any(each.subject == "tmux" for each in health.unknown)
 
 

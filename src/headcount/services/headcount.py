@@ -19,13 +19,14 @@ from headcount.domain.plan import (
     orphans,
     plan_files,
 )
-from headcount.runtimes.base import Session
+from headcount.runtimes.base import Session, Views
 from headcount.services import account, rights, settle, stop
 from headcount.services.answers import Health, Problem, SessionFacts
 from headcount.services.context import Context
 
 VIEW_DUE: Final = 1.0
-"""Seconds after its start in which a run has its session; before that none is missed."""
+"""Seconds after its start in which a run has its session, and after its end in which it has none any more;
+before that none is missed and none is in the way."""
 VIEW_TRIES: Final = 3
 """A view that dies this often stays down: something is wrong with it that a fourth will not mend."""
 
@@ -38,6 +39,7 @@ class Picture:
     rows: tuple[LiveRun, ...]
     sessions: tuple[Session, ...] | None  # None: unknown
     runs: dict[RunKey, Run | None]  # of the orphans
+    ending: frozenset[str]  # agents that ended a moment ago: their sessions are about to go
 
 
 def check(context: Context, *, task_id: str | None) -> Health:
@@ -46,29 +48,51 @@ def check(context: Context, *, task_id: str | None) -> Health:
     Raises:
         NotFound: the task does not exist.
     """
-    if task_id is not None:
-        with context.registry.read() as tx:
-            rights.existing_task(tx, task_id)
-    return _health(context, _picture(context), task_id, dry_run=True)
+    _check_task(context, task_id)
+    return _health(context, _picture(context, _Asked(context.views)), task_id, dry_run=True)
 
 
 def repair(context: Context, *, dry_run: bool, task_id: str | None) -> Health:
     """Compare, and unless `dry_run` bring rows, runs and views together.
 
     Raises:
+        NotFound: the task does not exist.
         NotAllowed: an agent asks for more than a dry run. It would end what is not its own, and a view
             server that it starts would end with it.
     """
     if dry_run:
         return check(context, task_id=task_id)
     stop.person_only(context, "repair")
-    done = tick(context, task_id=task_id, strays=True)
+    _check_task(context, task_id)
+    views = _Asked(context.views)
+    done = _step(context, views, task_id=task_id, strays=True)
     if _await_killed(context, [each for each in done if each.action in ("kill_stray", "send_stop")]):
-        done += [each for each in tick(context, task_id=task_id, strays=True) if each.action != "unmark"]
-    _await_shown(context, {each.agent_id for each in done if each.action == "show_view"})
+        again = _step(context, views, task_id=task_id, strays=True)
+        done += [each for each in again if each.action != "unmark"]
+    _await_shown(context, views, {each.agent_id for each in done if each.action == "show_view"})
     if context.daemon_pid() is None:  # which does this
         account.make_some(context)
-    return replace(check(context, task_id=task_id), dry_run=False, done=tuple(done))
+    after = _health(context, _picture(context, views), task_id, dry_run=False)
+    return replace(after, done=tuple(done))
+
+
+def _check_task(context: Context, task_id: str | None) -> None:
+    if task_id is not None:
+        with context.registry.read() as tx:
+            rights.existing_task(tx, task_id)
+
+
+class _Asked:
+    """The view server, asked until it does not answer once: nobody waits for a second time-out."""
+
+    def __init__(self, views: Views) -> None:
+        self._views: Final = views
+        self._silent = False
+
+    def list(self) -> Sequence[Session] | None:
+        found = None if self._silent else self._views.list()
+        self._silent = found is None
+        return found
 
 
 def _await_killed(context: Context, killed: Sequence[Problem]) -> bool:
@@ -82,11 +106,11 @@ def _await_killed(context: Context, killed: Sequence[Problem]) -> bool:
     return bool(killed)
 
 
-def _await_shown(context: Context, names: set[str | None]) -> None:
+def _await_shown(context: Context, views: _Asked, names: set[str | None]) -> None:
     """Give views that were just made the time to be there; one that is not then is missed by the check."""
     deadline = context.clock.monotonic() + VIEW_DUE
     while names and context.clock.monotonic() < deadline:
-        sessions = context.views.list()
+        sessions = views.list()
         if sessions is None or names <= {each.name for each in sessions}:
             return
         context.clock.pause(stop.POLL[1])
@@ -97,8 +121,12 @@ def tick(context: Context, *, task_id: str | None = None, strays: bool = False) 
 
     With `strays`, run directories that no row knows are ended too: only a person's repair does that.
     """
+    return _step(context, _Asked(context.views), task_id=task_id, strays=strays)
+
+
+def _step(context: Context, views: _Asked, *, task_id: str | None, strays: bool) -> list[Problem]:
     looked = settle.look(context, act=True)
-    sessions = context.views.list()
+    sessions = views.list()
     with context.registry.read() as tx:
         rows = _of_task(tx.runs.live(), task_id)
     settled: list[settle.Settled] = []
@@ -241,17 +269,25 @@ def _viewless(
     return found
 
 
-def _picture(context: Context) -> Picture:
+def _picture(context: Context, views: _Asked) -> Picture:
     looked = settle.Look(settle.glance(context))
-    sessions = context.views.list()
+    sessions = views.list()
     with context.registry.read() as tx:
         rows = tuple(tx.runs.live())
         live = frozenset(row.key for row in rows)
+        agents = {row.key.agent_id for row in rows}
         runs = {
             each.seen.key: tx.runs.get(each.seen.key.agent_id, each.seen.key.n)
             for each in orphans(looked.seen.values(), live)
         }
-    return Picture(looked, rows, None if sessions is None else tuple(sessions), runs)
+        over = [each.agent_id for each in sessions or () if each.agent_id and each.agent_id not in agents]
+        ending = frozenset(each for each in over if _just_ended(context, tx.runs.get(each)))
+    return Picture(looked, rows, None if sessions is None else tuple(sessions), runs, ending)
+
+
+def _just_ended(context: Context, run: Run | None) -> bool:
+    ended_at = run.ended_at if run else None
+    return ended_at is not None and abs(context.clock.now() - ended_at) <= VIEW_DUE
 
 
 def _health(context: Context, picture: Picture, task_id: str | None, *, dry_run: bool) -> Health:
@@ -304,7 +340,7 @@ def _problems(context: Context, picture: Picture, task_id: str | None) -> Iterab
     if context.views.available() is not None:
         return
     if picture.sessions is None:
-        yield Problem("unknown", "tmux", "the view server did not answer", "none")
+        yield Problem("unknown", "tmux", "tmux does not answer, so its sessions are unknown", "none")
         return
     yield from _view_problems(context, picture, rows, task_id)
 
@@ -352,7 +388,7 @@ def _view_problems(
     for session in sessions:
         if session.agent_id is None:
             yield Problem("foreign_session", session.name, "it is not a view of ours", "none")
-        elif session.agent_id not in live:
+        elif session.agent_id not in live and session.agent_id not in picture.ending:
             yield _stale_problem(session)
 
 

@@ -227,7 +227,7 @@ def tidy(context: Context, settled: Iterable[Settled], *, close_views: bool) -> 
             continue
         context.placement.unmark(each.row.key)
         if close_views:
-            context.views.close(each.row.key.agent_id)
+            context.views.hide(each.row.key.agent_id)
 
 
 def observe(context: Context) -> list[Settled]:

@@ -88,7 +88,7 @@ def end(context: Context, run: Run, *, grace: float) -> Stopped:
         after = rights.existing(tx, run.key.agent_id, run.key.n)
     if not after.live:
         context.placement.unmark(run.key)
-        context.views.close(run.key.agent_id)
+        context.views.hide(run.key.agent_id)
     return stopped(after, was_live=True, note=STILL_ENDING if after.live else "")
 
 
