@@ -99,7 +99,7 @@ def test_it_reports_edits_and_completes(
     assert done.verdict.result is not None
     assert done.verdict.result["text"] == "All done."
     assert done.verdict.usage is not None
-    assert done.verdict.usage["output_tokens"] == 20 + 20 + 3
+    assert done.verdict.usage["output"] == 20 + 20 + 3
     assert (
         done.texts(EntryKind.TOOL_RESULT)[0] == '{"arguments": {"status": "working"}, "token": "its-token"}'
     )

@@ -1,40 +1,85 @@
 """`claude`: the Claude Code CLI, headless (`claude -p`, stream-json out, prompt on stdin).
 
-What is said of it here was observed with 2.1.330. Its exit code is not its verdict: a run that failed on the
-API ends with subtype "success" and `is_error`, SIGINT gives exit code 0, and there may be several results, of
-which the last counts.
+What is said of it here was observed with 2.1.330 and 2.1.197. What it writes is read in `claude_stream`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
-from headcount.domain.entries import Entry, EntryKind
-from headcount.domain.lifecycle import Outcome
+from headcount.domain.entries import Entry
+from headcount.domain.errors import InvalidInput, PlacementFailed
 from headcount.domain.model import ExitRecord
 from headcount.domain.options import Ability, Effort, Options, Permissions
-from headcount.harnesses.abilities import NotInteractive
+from headcount.harnesses import claude_stream
 from headcount.harnesses.base import Launch, Probe, Spec, Verdict
-from headcount.harnesses.parse import clean, dump, last_object, load_object, mapping, objects, unknown
-from headcount.harnesses.program import check_argument, check_text, find_program
-from headcount.harnesses.verdicts import describe_exit, judge_exit
+from headcount.harnesses.installed import find_installed, logged_in, package_version, parse_version
+from headcount.harnesses.program import check_argument, check_text
+from headcount.harnesses.rules import split_rule
 
-PROGRAM = "claude"
-SERVER = "headcount"
-MCP_FILE = "mcp.json"
-PEER_TOOLS = ("SendMessage", "ListAgents")
+PROGRAM: Final = "claude"
+SERVER: Final = "headcount"
+MCP_FILE: Final = "mcp.json"
+SYSTEM_FILE: Final = "system.md"
+PEER_TOOLS: Final = ("SendMessage", "ListAgents")
 """With these, agents would reach each other and the user's own sessions behind the registry's back."""
 
-SESSION_VARIABLES = ("CLAUDECODE", "CLAUDE_CODE_SESSION_ID", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT")
+SESSION_VARIABLES: Final = (
+    "CLAUDECODE",
+    "CLAUDE_CODE_SESSION_ID",
+    "CLAUDE_CODE_ENTRYPOINT",
+    "CLAUDE_CODE_SSE_PORT",
+)
 """They belong to the session that deploys, when that is a Claude Code too."""
 
-OVERLOADED = frozenset({429, 529})
+MODES: Final[Mapping[Permissions, str]] = {
+    Permissions.READ: "dontAsk",  # "plan" refuses our tools too, and its model is told to write a plan
+    Permissions.EDIT: "acceptEdits",
+    Permissions.BYPASS: "bypassPermissions",
+}
+EDIT_TOOLS: Final = ("Edit", "Write", "NotebookEdit")
+TOOLS: Final[Mapping[str, Sequence[str]]] = {
+    "shell": ("Bash",),
+    "edit": EDIT_TOOLS,
+    "read": ("Read",),
+    "search": ("Grep", "Glob"),
+    "web": ("WebFetch", "WebSearch"),
+}
+SNAPSHOTS: Final = (2, 1, 330)
+"""From here on (2.1.197 does not) a resumed conversation keeps the system prompt that it began with,
+whatever is given, unless it is told otherwise."""
+
+INSTALL: Final = "install it with Node 22 or later (npm install -g @anthropic-ai/claude-code), or fix PATH"
+PROBE: Final = Probe(
+    program=PROGRAM,
+    install=INSTALL,
+    oldest=(2, 1, 197),
+    login_env=(
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_AUTH_TOKEN",
+        "CLAUDE_CODE_OAUTH_TOKEN*",
+        "CLAUDE_CODE_USE_*",
+        "ANTHROPIC_UNIX_SOCKET",
+    ),
+    login_files=(".claude/.credentials.json",),
+    login="run 'claude' once and log in, or set ANTHROPIC_API_KEY",
+)
+LOGIN_WORDS: Final = (
+    b"apiKeyHelper",
+    b"ANTHROPIC_",
+    b"CLAUDE_CODE_",
+    b"oauthAccount",
+    b"primaryApiKey",
+    b"awsAuthRefresh",
+    b"forceLoginMethod",
+)
+"""One of these in its settings, and it may well have a way to log in that we cannot see."""
 
 
-class Claude(NotInteractive):
+class Claude:
     """What stands behind `--` is added to its arguments, so that the caller may set any flag of it."""
 
     name: str = "claude"
@@ -51,223 +96,203 @@ class Claude(NotInteractive):
         "SSL_CERT_FILE",
     )
     env_prefixes: tuple[str, ...] = ("ANTHROPIC_", "CLAUDE_CODE_", "IS_SANDBOX")
-    abilities: frozenset[Ability] = frozenset({Ability.MODEL, Ability.EFFORT, Ability.MCP_STDIO})
-    permissions: frozenset[Permissions] = frozenset({Permissions.EDIT})
+    abilities: frozenset[Ability] = frozenset(
+        {
+            Ability.MODEL,
+            Ability.EFFORT,
+            Ability.SYSTEM_PROMPT,
+            Ability.TOOL_RULES,
+            Ability.TURN_LIMIT,
+            Ability.BUDGET,
+            Ability.RESULT_SCHEMA,
+            Ability.MCP_STDIO,
+            Ability.ONLY_OUR_MCP,
+            Ability.RESUME,
+            Ability.PRESET_SESSION,
+            Ability.TAKEOVER,
+            Ability.PEERS,
+        }
+    )
+    permissions: frozenset[Permissions] = frozenset(MODES)
     efforts: tuple[Effort, ...] = tuple(Effort)
-    probe: Probe | None = None
+    probe: Probe | None = PROBE
 
     def check(self, *, prompt: str, command: tuple[str, ...], options: Options) -> None:
         check_text("the prompt", prompt)
-        for argument in (*command, options.model or ""):
+        for argument in (*command, options.model or "", options.system_prompt or ""):
             check_argument("an argument of claude", argument)
+        for rule in (*options.allowed_tools, *options.denied_tools):
+            split_rule(check_argument("a rule about a tool", rule))
+        if "search" in options.denied_tools:
+            raise InvalidInput(
+                "harness claude cannot be kept from searching: it searches with its shell",
+                hint="deny shell, or leave it out",
+            )
 
     def command(self, spec: Spec) -> Launch:
-        self.check(prompt=spec.prompt, command=spec.command, options=spec.options)
-        program = find_program(
-            PROGRAM,
-            env=spec.env,
-            cwd=spec.cwd,
-            hint="install it with Node 22 or later (npm install -g @anthropic-ai/claude-code), or fix PATH",
-        )
+        program = self._ready(spec)
         return Launch(
-            argv=(program, *_flags(spec), *_model(spec), *spec.command),
-            env={name: "" for name in SESSION_VARIABLES if name in spec.env},
-            files={MCP_FILE: _mcp_config(spec)},
+            argv=(
+                program,
+                *_HEADLESS,
+                *_flags(spec),
+                *_limits(spec),
+                *_session(spec, program),
+                *spec.command,
+            ),
+            env=_env(spec),
+            files=_files(spec),
             stdin=spec.prompt.encode(),
         )
 
+    def interactive(self, spec: Spec) -> Launch:
+        """Open it as its user would, with our tools and the same permissions. Limits it has only headless.
+        In a directory that is new to it, it asks first whether that is to be trusted."""
+        program = self._ready(spec)
+        return Launch(
+            argv=(program, *_flags(spec), *_session(spec, program), *spec.command),
+            env=_env(spec),
+            files=_files(spec),
+        )
+
     def read(self, line: bytes) -> Sequence[Entry]:
-        found = load_object(line)
-        kind = found.get("type") if found else None
-        reader = _READERS.get(kind) if isinstance(kind, str) else None
-        if found is None or reader is None:
-            return (unknown(line),)
-        return tuple(reader(found)) or (Entry(EntryKind.UNKNOWN, f"({kind})", {}),)
+        return claude_stream.read(line)
 
     def verdict(self, record: ExitRecord, tail: bytes) -> Verdict:
-        found = last_object(tail, kind="result")
-        by_exit = judge_exit(record)
-        if found is None:
-            return _without_result(record, by_exit)
-        outcome, reason = by_exit.outcome, by_exit.reason
-        if outcome in (Outcome.COMPLETED, Outcome.FAILED) and _is_error(found):
-            outcome, reason = _error_outcome(found)
-        return Verdict(outcome, reason, _facts(found), _usage(found))
+        return claude_stream.judge(record, tail)
+
+    def _ready(self, spec: Spec) -> str:
+        """Return the program's path if it can do what is asked."""
+        self.check(prompt=spec.prompt, command=spec.command, options=spec.options)
+        program = find_installed(PROBE, env=spec.env, cwd=spec.cwd)
+        _check_login(spec)
+        _check_root(spec)
+        return program
 
 
-# ---------------------------------------------------------------- starting it
+def _check_root(spec: Spec) -> None:
+    """Refuse what it refuses itself, before a run is spent on it."""
+    if (
+        spec.options.permissions is Permissions.BYPASS
+        and os.geteuid() == 0
+        and not spec.env.get("IS_SANDBOX")
+    ):
+        raise PlacementFailed(
+            "claude refuses permissions bypass to root",
+            hint="deploy as another user, or set IS_SANDBOX=1 if this machine is a sandbox",
+        )
 
 
-def _flags(spec: Spec) -> tuple[str, ...]:
-    return (
-        "-p",
-        "--output-format",
-        "stream-json",
-        "--verbose",
-        "--permission-mode",
-        "acceptEdits",
-        "--mcp-config",
-        os.path.join(spec.run_path, MCP_FILE),
-        "--allowedTools",
-        f"mcp__{SERVER}",
-        "--disallowedTools",
-        *PEER_TOOLS,
-    )
+def _check_login(spec: Spec) -> None:
+    if logged_in(PROBE, env=spec.env) is False and not any(map(_hints_at_login, _settings(spec))):
+        raise PlacementFailed("claude is not logged in", hint=PROBE.login)
 
 
-def _model(spec: Spec) -> tuple[str, ...]:
-    """`--name=value` in one word: a value cannot be taken for a flag."""
-    named = (("model", spec.options.model), ("effort", spec.options.effort))
-    return tuple(f"--{name}={value}" for name, value in named if value)
+def _settings(spec: Spec) -> Iterator[str]:
+    """Yield the files in which it may be told how to log in."""
+    home, folder = spec.env["HOME"], spec.env.get("CLAUDE_CONFIG_DIR")
+    yield os.path.join(folder or home, ".claude.json")
+    yield os.path.join(folder or os.path.join(home, ".claude"), "settings.json")
+    yield os.path.join(folder or os.path.join(home, ".claude"), ".credentials.json")
+    for name in ("settings.json", "settings.local.json"):
+        yield os.path.join(spec.cwd, ".claude", name)
+    yield "/etc/claude-code/managed-settings.json"
+    yield os.path.join(home, "Library", "Keychains")  # where a macOS keeps it
+
+
+def _hints_at_login(path: str) -> bool:
+    if path.endswith((".credentials.json", "Keychains")):
+        return os.path.exists(path)
+    try:
+        with open(path, "rb") as file:
+            found = file.read()
+    except OSError:
+        return False
+    return any(word in found for word in LOGIN_WORDS)
+
+
+# ---------------------------------------------------------------- its flags
+
+_HEADLESS: Final = ("-p", "--output-format=stream-json", "--verbose")
+
+
+def _flags(spec: Spec) -> Iterator[str]:
+    """Yield what holds for every form of it. `--name=value` in one word: no value is taken for a flag, and
+    none of those that take many takes what follows."""
+    options = spec.options
+    yield f"--permission-mode={MODES[options.permissions]}"
+    yield f"--mcp-config={os.path.join(spec.run_path, MCP_FILE)}"
+    if options.only_our_mcp:
+        yield "--strict-mcp-config"
+    yield f"--allowedTools=mcp__{SERVER}"
+    yield from (f"--allowedTools={rule}" for rule in _rules(options.allowed_tools))
+    yield from (f"--disallowedTools={rule}" for rule in _denied(options))
+    if options.system_prompt is not None:
+        yield f"--append-system-prompt-file={os.path.join(spec.run_path, SYSTEM_FILE)}"
+    for name, value in (("model", options.model), ("effort", options.effort)):
+        if value:
+            yield f"--{name}={value}"
+
+
+def _limits(spec: Spec) -> Iterator[str]:
+    options = spec.options
+    if options.max_turns is not None:
+        yield f"--max-turns={options.max_turns}"
+    if options.budget_usd is not None:
+        yield f"--max-budget-usd={options.budget_usd}"
+    if options.result_schema is not None:
+        yield f"--json-schema={json.dumps(options.result_schema)}"
+
+
+def _session(spec: Spec, program: str) -> Iterator[str]:
+    if not spec.session.resumed:
+        yield f"--session-id={spec.session.session_id}"
+        return
+    yield f"--resume={spec.session.session_id}"
+    if spec.options.system_prompt is not None and _keeps_snapshots(program):
+        yield "--system-prompt-snapshot=off"
+
+
+def _keeps_snapshots(program: str) -> bool:
+    version = package_version(program, PROGRAM)
+    return version is None or parse_version(version) >= SNAPSHOTS
+
+
+def _denied(options: Options) -> Iterator[str]:
+    if options.permissions is Permissions.READ:
+        yield from EDIT_TOOLS  # whatever the user's own settings allow
+    if not options.peers:
+        yield from PEER_TOOLS
+    yield from _rules(options.denied_tools)
+
+
+def _rules(rules: Iterable[str]) -> Iterator[str]:
+    """Yield rules in its words; a prefix of a command ends in `:*`."""
+    for rule in rules:
+        word, prefix = split_rule(rule)
+        yield from (tool if prefix is None else f"{tool}({prefix}:*)" for tool in TOOLS.get(word, (word,)))
+
+
+# ---------------------------------------------------------------- what else it gets
+
+
+def _env(spec: Spec) -> dict[str, str]:
+    return {name: "" for name in SESSION_VARIABLES if name in spec.env}
+
+
+def _files(spec: Spec) -> dict[str, bytes]:
+    files = {MCP_FILE: _mcp_config(spec)}
+    if spec.options.system_prompt is not None:
+        files[SYSTEM_FILE] = spec.options.system_prompt.encode()
+    return files
 
 
 def _mcp_config(spec: Spec) -> bytes:
     """Name our server and nothing secret: it inherits its token from the agent's environment."""
-    server = {
+    server: dict[str, Any] = {
         "type": "stdio",
         "command": spec.headcount[0],
         "args": [*spec.headcount[1:], "mcp"],
         "alwaysLoad": True,  # else its tools are hidden behind a search, and the first turn sees only names
     }
     return json.dumps({"mcpServers": {SERVER: server}}, indent=1).encode()
-
-
-# ---------------------------------------------------------------- reading it
-
-
-def _system(found: Mapping[str, Any]) -> Sequence[Entry]:
-    subtype = clean(found.get("subtype"))
-    if subtype == "init":
-        return (_session(found),)
-    if subtype == "api_retry":
-        return (_retry(found),)
-    if subtype == "permission_denied":
-        text = f"{clean(found.get('tool_name'))}: {clean(found.get('message'))}"
-        return (Entry(EntryKind.PERMISSION_DENIED, text, {"tool": found.get("tool_name")}),)
-    return (Entry(EntryKind.UNKNOWN, f"({subtype})", {"subtype": subtype}),)
-
-
-def _session(found: Mapping[str, Any]) -> Entry:
-    session, model = clean(found.get("session_id")), clean(found.get("model"))
-    servers = {
-        clean(each.get("name")): clean(each.get("status")) for each in objects(found.get("mcp_servers"))
-    }
-    data = {"session_id": session, "model": model, "cwd": clean(found.get("cwd")), "mcp_servers": servers}
-    return Entry(EntryKind.SESSION, f"session {session}, model {model}", data)
-
-
-def _retry(found: Mapping[str, Any]) -> Entry:
-    status = found.get("error_status")
-    kind = EntryKind.RATE_LIMITED if isinstance(status, int) and status in OVERLOADED else EntryKind.ERROR
-    tries = f"{clean(found.get('attempt'))} of {clean(found.get('max_retries'))}"
-    text = f"API error {clean(status)}, attempt {tries}"
-    data = {
-        key: found.get(key) for key in ("attempt", "max_retries", "retry_delay_ms", "error_status", "error")
-    }
-    return Entry(kind, text, data)
-
-
-def _assistant(found: Mapping[str, Any]) -> Sequence[Entry]:
-    entries = [_block(block) for block in objects(mapping(found.get("message")).get("content"))]
-    if found.get("error"):
-        return [Entry(EntryKind.ERROR, each.text, {"error": clean(found.get("error"))}) for each in entries]
-    return entries
-
-
-def _block(block: Mapping[str, Any]) -> Entry:
-    kind = block.get("type")
-    if kind == "text":
-        return Entry(EntryKind.TEXT, clean(block.get("text")), {})
-    if kind == "thinking":
-        return Entry(EntryKind.REASONING, clean(block.get("thinking")), {})
-    if kind == "tool_use":
-        name, given = clean(block.get("name")), block.get("input")
-        data = {"id": block.get("id"), "tool": name, "arguments": given}
-        return Entry(EntryKind.TOOL_CALL, f"{name} {dump(given)}", data)
-    return Entry(EntryKind.UNKNOWN, f"({clean(kind)})", {})
-
-
-def _user(found: Mapping[str, Any]) -> Sequence[Entry]:
-    content = mapping(found.get("message")).get("content")
-    if isinstance(content, str):
-        return (Entry(EntryKind.UNKNOWN, clean(content), {"role": "user"}),)
-    return [_answer(block) for block in objects(content)]
-
-
-def _answer(block: Mapping[str, Any]) -> Entry:
-    if block.get("type") != "tool_result":
-        return Entry(EntryKind.UNKNOWN, clean(block.get("text")), {"role": "user"})
-    content = block.get("content")
-    text = (
-        "\n".join(clean(_part(part)) for part in objects(content))
-        if isinstance(content, list)
-        else clean(content)
-    )
-    data = {"id": block.get("tool_use_id"), "is_error": block.get("is_error") is True}
-    return Entry(EntryKind.TOOL_RESULT, text, data)
-
-
-def _part(part: Mapping[str, Any]) -> object:
-    if part.get("type") == "text":
-        return part.get("text")
-    return part.get("tool_name") or f"({clean(part.get('type'))})"
-
-
-def _result(found: Mapping[str, Any]) -> Sequence[Entry]:
-    kind = EntryKind.ERROR if _is_error(found) else EntryKind.RESULT
-    usage = Entry(EntryKind.USAGE, f"cost ${clean(found.get('total_cost_usd'))}", _usage(found))
-    return (usage, Entry(kind, _last_words(found), _facts(found)))
-
-
-_READERS = {"system": _system, "assistant": _assistant, "user": _user, "result": _result}
-
-
-# ---------------------------------------------------------------- judging it
-
-
-def _is_error(found: Mapping[str, Any]) -> bool:
-    return found.get("is_error") is not False or found.get("subtype") != "success"
-
-
-def _error_outcome(found: Mapping[str, Any]) -> tuple[Outcome, str]:
-    if found.get("subtype") == "error_max_budget_usd":
-        return Outcome.OVER_BUDGET, _last_words(found)
-    return Outcome.FAILED, _last_words(found)
-
-
-def _last_words(found: Mapping[str, Any]) -> str:
-    errors = found.get("errors")
-    said = "; ".join(clean(each) for each in errors) if isinstance(errors, list) else ""
-    coded = clean(found.get("terminal_reason") or found.get("subtype"))
-    return clean(found.get("result")) or said or coded or "ended with a result that says nothing"
-
-
-def _without_result(record: ExitRecord, by_exit: Verdict) -> Verdict:
-    if by_exit.outcome is Outcome.COMPLETED:
-        return Verdict(Outcome.FAILED, f"ended without a result ({describe_exit(record)})")
-    return by_exit
-
-
-def _facts(found: Mapping[str, Any]) -> Mapping[str, object]:
-    denied = [clean(each.get("tool_name")) for each in objects(found.get("permission_denials"))]
-    return {
-        "text": clean(found.get("result")),
-        "session_id": found.get("session_id"),
-        "subtype": found.get("subtype"),
-        "terminal_reason": found.get("terminal_reason"),
-        "api_error_status": found.get("api_error_status"),
-        "num_turns": found.get("num_turns"),
-        "permission_denials": denied,  # a run in which all was denied ends as a success
-    }
-
-
-_TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-
-
-def _usage(found: Mapping[str, Any]) -> Mapping[str, object]:
-    """Tokens leave out what subagents used; the cost has it in."""
-    tokens = mapping(found.get("usage"))
-    counted: dict[str, object] = {name: tokens[name] for name in _TOKENS if isinstance(tokens.get(name), int)}
-    if isinstance(found.get("total_cost_usd"), (int, float)):
-        counted["cost_usd"] = found["total_cost_usd"]
-    return counted
