@@ -63,9 +63,12 @@ fill_environment() {
         *) echo "usage: scripts/setup.sh [run|dev]" >&2; exit 2 ;;
     esac
     uv="$venv/bin/uv --quiet --system-certs pip" # the machine's certificates, as pip uses them
-    $uv sync --python $venv/bin/python --require-hashes requirements-uv.txt $lock
+    # With bytecode, here and below: where PYTHONDONTWRITEBYTECODE is set nobody would write it later, and
+    # each command would compile what it imports.
+    $uv sync --python $venv/bin/python --require-hashes --compile-bytecode requirements-uv.txt $lock
     # The build backend comes from the lock too, so nothing is fetched without a hash.
     $uv install --python $venv/bin/python --no-build-isolation --no-deps --editable .
+    $venv/bin/python -m compileall -q src
 }
 
 if is_current; then exit 0; fi
