@@ -29,8 +29,8 @@ SABOTAGE: dict[str, list[Edit]] = {
     "multiple-load check": [
         (
             "services/deploy.py",
-            "    looked = settle.look(context, act=True)\n",
-            "    looked = settle.look(context, act=True)\n    settle.observe(context)\n",
+            "        looked = settle.look(context, act=True)\n",
+            "        looked = settle.look(context, act=True)\n        settle.observe(context)\n",
         )
     ],
     "ghost entries": [("domain/plan.py", "        return Reap(seen)\n", "        return None\n")],
@@ -68,8 +68,8 @@ SABOTAGE: dict[str, list[Edit]] = {
     "performance": [
         (
             "services/deploy.py",
-            "    looked = settle.look(context, act=True)\n",
-            "    looked = settle.look(context, act=True)\n    context.clock.pause(0.4)\n",
+            "        looked = settle.look(context, act=True)\n",
+            "        looked = settle.look(context, act=True)\n        context.clock.pause(0.4)\n",
         ),
     ],
 }

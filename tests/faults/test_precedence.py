@@ -93,7 +93,8 @@ def test_a_deploy_that_waits_for_its_start_holds_views_back(home: Path) -> None:
             for place in places:
                 fcntl.flock(place, fcntl.LOCK_UN)  # the child has a copy of the descriptor
             assert os.read(pipe, 8) == b"deployed"
-            until(lambda: not precedence.under_way(deploys), what="the end of the deploy")
+            until(opened.context.views.list, what="its view")
+            assert not precedence.under_way(deploys)
 
 
 @contextmanager
