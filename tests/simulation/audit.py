@@ -284,9 +284,13 @@ class Auditor:
         )
 
     def states(self, keys: set[RunKey] | None = None) -> dict[RunKey, tuple[object, ...]]:
-        """Return all rows (or some), to be compared with those of another moment."""
-        found = self._db.execute("SELECT * FROM run")
-        rows = {RunKey(row["agent_id"], row["n"]): tuple(row) for row in found}
+        """Return all rows (or some), to be compared with those of another moment. The account of a run that
+        is over may be made at any time after, and is of no row's state."""
+        found = [dict(row) for row in self._db.execute("SELECT * FROM run")]
+        for row in found:
+            for column in ("account", "session_id"):
+                del row[column]
+        rows = {RunKey(row["agent_id"], row["n"]): tuple(row.values()) for row in found}
         return {key: row for key, row in rows.items() if keys is None or key in keys}
 
     def said(self, table: str, number: int) -> sqlite3.Row | None:
