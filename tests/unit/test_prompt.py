@@ -58,6 +58,7 @@ FULL = replace(
         instructions=("AGENTS.md",),
         broken=("setup.cfg",),
     ),
+    result_schema={"type": "object", "required": ["größe"]},
 )
 
 

@@ -125,7 +125,10 @@ class Tally:
         return Account(
             session_id=self._session,
             model=self._model,
-            **{name: int(used[name]) if name in used else None for name in TOKENS},
+            input=_whole(used.get("input")),
+            output=_whole(used.get("output")),
+            cached=_whole(used.get("cached")),
+            reasoning=_whole(used.get("reasoning")),
             cost_usd=used.get("cost_usd"),
             cost_from="program" if "cost_usd" in used else None,
             turns=self._turns if self._turns is not None else self._steps or None,
@@ -217,6 +220,10 @@ _READERS: Final[Mapping[EntryKind, Any]] = {
     EntryKind.PERMISSION_DENIED: Tally._denied_entry,  # noqa: SLF001
     EntryKind.RESULT: Tally._result_entry,  # noqa: SLF001
 }
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def _words(value: object) -> str | None:

@@ -6,9 +6,10 @@ for ours.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from headcount.domain.guidance import REPORTING, delegation, role_guidance
 from headcount.domain.model import Message, Task
@@ -38,6 +39,7 @@ class PromptInput:
     depth: int
     prompt: str
     project: Project = field(default_factory=Project)
+    result_schema: Mapping[str, Any] | None = None  # that its answer is asked to fit; None: no such wish
     replacements: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -152,6 +154,17 @@ def _delegation(given: PromptInput) -> str:
     return f"# Delegating\n{delegation(given.task.max_depth - given.depth)}"
 
 
+def _answer(given: PromptInput) -> str:
+    if given.result_schema is None:
+        return ""
+    return (
+        "# Your final answer\n"
+        "A program reads your last message. It must be one JSON value that fits this JSON Schema and nothing "
+        "else, no words before or behind it:\n\n"
+        f"{json.dumps(given.result_schema, indent=2, ensure_ascii=False)}"
+    )
+
+
 def _reporting(_given: PromptInput) -> str:
     return f"# Reporting\n{REPORTING}"
 
@@ -164,6 +177,7 @@ _MAKERS: Final = {
     "role": _role,
     "delegation": _delegation,
     "reporting": _reporting,
+    "answer": _answer,
 }
 PARTS: Final = tuple(_MAKERS)
 """The parts in their order; a user replaces one by the file `prompts/<part>.md` in the home."""

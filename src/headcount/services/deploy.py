@@ -15,7 +15,7 @@ from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError, PlacementFailed, Refused
 from headcount.domain.lifecycle import Outcome, State
 from headcount.domain.model import LiveRun, LockState, Order, Run, Started
-from headcount.domain.options import Options
+from headcount.domain.options import Ability, Options
 from headcount.domain.prompt import PromptInput, assemble, delegation
 from headcount.harnesses.base import Harness, Launch, Spec
 from headcount.services import admit, rights, settle, stop
@@ -166,8 +166,14 @@ def _prompt(job: Job, cwd: str) -> str:
             prompt=job.request.prompt or "",
             project=read_project(Path(cwd)),
             replacements=replacements(job.context),
+            result_schema=_asked_schema(job),
         )
     )
+
+
+def _asked_schema(job: Job) -> Mapping[str, object] | None:
+    """Return the schema that only words can ask for: the program itself knows none."""
+    return None if Ability.RESULT_SCHEMA in job.harness.abilities else job.request.options.result_schema
 
 
 def replacements(context: Context) -> dict[str, str]:

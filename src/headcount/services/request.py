@@ -52,6 +52,10 @@ def validate(context: Context, request: Request) -> Harness:
     harness = context.harness(request.harness)
     _check_prompt(request.prompt, harness, context.settings.limits.prompt_max_bytes)
     check_options(harness, request.options)
+    if request.options.result_schema is not None:
+        from headcount.services import schema  # only here: its library takes 60 ms to import
+
+        schema.check(request.options.result_schema)
     harness.check(prompt=request.prompt or "", command=request.command, options=request.options)
     if "\0" in (request.cwd or ""):
         raise InvalidInput("a NUL character cannot be passed on", hint="remove it")

@@ -30,9 +30,7 @@ def matcher(pattern: str, *, monotonic: Callable[[], float]) -> Callable[[bytes]
         InvalidInput: it is empty, too long, too large, or not in RE2's syntax (which has no look-around
             and no back-references).
     """
-    if not pattern or len(pattern) > PATTERN_MAX:
-        raise InvalidInput(f"a filter has 1 to {PATTERN_MAX} characters", hint="use a shorter expression")
-    search = _compiled(pattern)
+    search = searcher(pattern, what="a filter")
     deadline = monotonic() + TIME_MAX
 
     def matches(line: bytes) -> object:
@@ -46,7 +44,14 @@ def matcher(pattern: str, *, monotonic: Callable[[], float]) -> Callable[[bytes]
     return matches
 
 
-def _compiled(pattern: str) -> Callable[[bytes], object]:
+def searcher(pattern: str, *, what: str) -> Callable[[bytes], object]:
+    """Return a search for `pattern`, which stands for `what` in an error.
+
+    Raises:
+        InvalidInput: it is empty, too long, too large, or not in RE2's syntax.
+    """
+    if not pattern or len(pattern) > PATTERN_MAX:
+        raise InvalidInput(f"{what} has 1 to {PATTERN_MAX} characters", hint="use a shorter expression")
     import re2  # type: ignore[import-untyped]  # it has no types; only here: it takes 30 ms to import
 
     options = re2.Options()
@@ -55,11 +60,11 @@ def _compiled(pattern: str) -> Callable[[bytes], object]:
         compiled = re2.compile(pattern.encode("utf-8", "surrogateescape"), options)
     except (re2.error, UnicodeEncodeError) as error:
         raise InvalidInput(
-            f"the filter is not a valid expression: {_words(error)}",
+            f"{what} is not a valid expression: {_words(error)}",
             hint="it is RE2 syntax: no look-around, no back-references",
         ) from None
     if compiled.programsize > PROGRAM_MAX:
-        raise InvalidInput("the filter is too large when its repetitions are written out", hint="repeat less")
+        raise InvalidInput(f"{what} is too large when its repetitions are written out", hint="repeat less")
     search: Callable[[bytes], object] = compiled.search
     return search
 

@@ -10,8 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from headcount.domain.account import Ending, ending_of
+from headcount.domain.errors import HeadcountError
 from headcount.domain.lifecycle import LIVE, Outcome, State
-from headcount.domain.model import ExitRecord, LiveRun, LockState, Presence, Process, RunKey, Seen, Started
+from headcount.domain.model import (
+    ExitRecord,
+    LiveRun,
+    LockState,
+    Presence,
+    Process,
+    Run,
+    RunKey,
+    Seen,
+    Started,
+)
 from headcount.domain.plan import (
     Adopt,
     Reap,
@@ -23,6 +34,7 @@ from headcount.domain.plan import (
     plan_rows,
 )
 from headcount.harnesses.base import Verdict
+from headcount.services import result
 from headcount.services.context import Context
 from headcount.store.registry import Tx
 
@@ -39,6 +51,7 @@ class Look:
 
     seen: Mapping[RunKey, Seen]
     reaped: Mapping[RunKey, tuple[int, ...]] = field(default_factory=dict)
+    verdicts: Mapping[RunKey, Verdict] = field(default_factory=dict)  # of those that have ended
     began: float = float("inf")
 
 
@@ -64,8 +77,9 @@ def glance(context: Context) -> dict[RunKey, Seen]:
 
 def refine(context: Context, seen: Mapping[RunKey, Seen], *, act: bool) -> Look:
     """Deal with dead runners and deployers among `seen`."""
+    verdicts = _verdicts(context, seen.values())
     if not act:
-        return Look(seen, dict.fromkeys(_without_remains(context, seen.values()), ()))
+        return Look(seen, dict.fromkeys(_without_remains(context, seen.values()), ()), verdicts)
     known = dict(seen)
     for key in context.given_up & seen.keys():
         known[key] = replace(seen[key], deployer=Presence.DEAD)
@@ -80,7 +94,27 @@ def refine(context: Context, seen: Mapping[RunKey, Seen], *, act: bool) -> Look:
             known[key] = context.placement.void(
                 key, action.seen.path, reason="the deployer died before the runner started"
             )
-    return Look(known, reaped)
+    return Look(known, reaped, verdicts)
+
+
+def _verdicts(context: Context, seen: Iterable[Seen]) -> dict[RunKey, Verdict]:
+    """Judge runs that have ended, before anybody waits for us: an answer may be long, and a schema slow.
+
+    Without a registry that can be read nothing is judged: whoever records an end then judges it himself.
+    """
+    ended = [each for each in seen if each.exit is not None and each.lock is LockState.FREE]
+    if not ended:
+        return {}
+    try:
+        with context.registry.read() as tx:
+            runs = [(each, tx.runs.get(each.key.agent_id, each.key.n)) for each in ended]
+    except HeadcountError:
+        return {}
+    return {
+        each.key: judge(context, run, each.exit)
+        for each, run in runs
+        if run is not None and run.live and each.exit
+    }
 
 
 def _without_remains(context: Context, seen: Iterable[Seen]) -> list[RunKey]:
@@ -100,7 +134,7 @@ def record(context: Context, tx: Tx, looked: Look, rows: Sequence[LiveRun]) -> l
     now = context.clock.now()
     done = []
     for action in plan(context, looked, rows):
-        if _apply(context, tx, action, now):
+        if _apply(context, tx, action, looked.verdicts, now):
             done.append(Settled(action.row, action))  # noqa: PERF401  # a condition that writes is a statement
     return done
 
@@ -136,7 +170,9 @@ def _deployer(context: Context, row: LiveRun) -> Presence:
     return Presence.DEAD if row.key in context.given_up else context.placement.presence(row.deployer)
 
 
-def _apply(context: Context, tx: Tx, action: RowAction, now: float) -> bool:
+def _apply(
+    context: Context, tx: Tx, action: RowAction, verdicts: Mapping[RunKey, Verdict], now: float
+) -> bool:
     match action:
         case Adopt(row, start):
             return confirm(
@@ -147,7 +183,7 @@ def _apply(context: Context, tx: Tx, action: RowAction, now: float) -> bool:
                 confirm(
                     tx, row, Started(start.runner, start.process, start.started_at), now=now, adopted=True
                 )
-            return end(context, tx, row, exit_record, now=now)
+            return end(context, tx, row, exit_record, verdict=verdicts.get(row.key), now=now)
         case RecordVoid(row, reason):
             return start_failed(tx, row, reason, now=now)
         case RecordLost(row, reason, survivors):
@@ -168,9 +204,11 @@ def confirm(tx: Tx, row: LiveRun, started: Started, *, now: float, adopted: bool
     return changed
 
 
-def end(context: Context, tx: Tx, row: LiveRun, record: ExitRecord, *, now: float) -> bool:
+def end(
+    context: Context, tx: Tx, row: LiveRun, record: ExitRecord, *, verdict: Verdict | None = None, now: float
+) -> bool:
     """Record an exit with the harness's verdict; False if somebody else did."""
-    verdict = judge(context, row, record)
+    verdict = _as_asked(verdict or judge(context, row, record), row, record)
     changed = tx.runs.end(
         row.key,
         outcome=verdict.outcome,
@@ -207,13 +245,22 @@ def start_failed(tx: Tx, row: LiveRun, reason: str, *, now: float) -> bool:
     return changed
 
 
-def judge(context: Context, row: LiveRun, record: ExitRecord) -> Verdict:
-    """Return the outcome. That we stopped it stands above whatever exit code came of it."""
+def judge(context: Context, row: LiveRun | Run, record: ExitRecord) -> Verdict:
+    """Return what the run's own output and its exit record say."""
     if record.error is not None:
         return Verdict(Outcome.START_FAILED, record.error)
     tail = context.placement.read_output(row.path, offset=-VERDICT_TAIL, limit=VERDICT_TAIL).data
-    verdict = context.harness(row.harness).verdict(record, tail)
-    if record.stopped:
+    harness = context.harness(row.harness)
+    verdict = harness.verdict(record, tail)
+    schema = row.options.get("result_schema")
+    if verdict.outcome is Outcome.COMPLETED and not record.stopped and isinstance(schema, dict):
+        return result.held_to(schema, verdict, harness, tail)
+    return verdict
+
+
+def _as_asked(verdict: Verdict, row: LiveRun, record: ExitRecord) -> Verdict:
+    """That we stopped it stands above whatever exit code came of it."""
+    if record.stopped and record.error is None:
         return replace(
             verdict, outcome=Outcome.STOPPED, reason=row.stop_reason or "stopped", ending=Ending.STOPPED
         )
