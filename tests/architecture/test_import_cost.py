@@ -12,7 +12,7 @@ from tests.support import source
 HEAVY = {"mcp", "pydantic", "rich", "starlette", "uvicorn", "psutil", "structlog", "asyncio"}
 ENTRANCES = ["headcount", "headcount.api", "headcount.bootstrap", "headcount.doors.cli.main"]
 
-ALONE = ["client", "doors.mcp.bridge", "harnesses.script_agent", "runtimes.runner"]
+ALONE = ["client", "doors.mcp.bridge", "harnesses.gemini_home", "harnesses.script_agent", "runtimes.runner"]
 """What runs without the package's dependencies: beside every agent, beside every client."""
 
 

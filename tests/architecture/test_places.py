@@ -73,6 +73,7 @@ PROGRAMS = (
         "runtimes/runner.py", "a program of its own: a process beside each agent, with the standard library"
     ),
     Place("harnesses/script_agent.py", "a program of its own: the agent of the `script` harness"),
+    Place("harnesses/gemini_home.py", "a program of its own: makes a home, then becomes Gemini CLI"),
     Place("doors/mcp/bridge*.py", "a program of its own: stdio to HTTP, beside each client"),
     Place("daemon/*", "a program of its own: the one long-lived process"),
 )
@@ -102,7 +103,7 @@ RULES = (
         ),
         (
             Place("runtimes/*", "the runtimes act on processes"),
-            *programs("script_agent"),
+            *programs("script_agent", "gemini_home"),
             DEMO,
             AUDIT,
             Place("daemon/start.py", "starts the daemon, detached"),
@@ -162,7 +163,7 @@ RULES = (
         (
             Place("bootstrap.py", "reads it once for everyone"),
             Place("config.py", "where the home and the runtime directory are"),
-            *programs("script_agent", "bridge", "daemon"),
+            *programs("script_agent", "gemini_home", "bridge", "daemon"),
             DEMO,
             AUDIT,
             Place("doors/cli/edge.py", "the entrance: shell completion asks through it"),

@@ -118,10 +118,11 @@ def test_a_killed_program_has_failed_and_the_signal_is_named(harness: Harness) -
 
 @every_harness
 def test_no_secret_reaches_the_command_line_or_a_file(harness: Harness, tmp_path: Path) -> None:
-    program(tmp_path, "claude")
-    program(tmp_path, "tool")
+    for name in (*names(), "node", "tool"):
+        program(tmp_path, name)
     command = ("tool",) if harness.needs_command else ()
     env = {"PATH": str(tmp_path / "bin"), "HEADCOUNT_TOKEN": "s3cret", "ANTHROPIC_API_KEY": "s3cret"}
+    env |= {"GEMINI_API_KEY": "s3cret", "OPENAI_API_KEY": "s3cret", "COPILOT_GITHUB_TOKEN": "s3cret"}
     launch = harness.command(spec(tmp_path, command=command, env=env))
     assert "s3cret" not in repr(launch)
 

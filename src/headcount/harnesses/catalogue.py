@@ -8,10 +8,14 @@ from typing import Final
 from headcount.domain.errors import InvalidInput
 from headcount.harnesses.base import Harness
 from headcount.harnesses.claude import Claude
+from headcount.harnesses.codex import Codex
 from headcount.harnesses.command import Command
+from headcount.harnesses.gemini import Gemini
 from headcount.harnesses.script import Script
 
-HARNESSES: Final[Mapping[str, Harness]] = {each.name: each for each in (Claude(), Command(), Script())}
+HARNESSES: Final[Mapping[str, Harness]] = {
+    each.name: each for each in (Claude(), Codex(), Command(), Gemini(), Script())
+}
 
 
 def names() -> tuple[str, ...]:
