@@ -159,7 +159,7 @@ def test_what_cannot_be_read_is_unknown_and_stays_as_it_is(
     ]
 
 
-def test_a_row_that_names_another_runner_is_listed_and_the_lock_decides(
+def test_a_row_that_names_another_runner_is_listed_and_corrected_to_what_the_record_says(
     home: Path, opened: Headcount, tmp_path: Path
 ) -> None:
     made = sleeper(opened, new_task(opened, tmp_path))
@@ -168,10 +168,16 @@ def test_a_row_that_names_another_runner_is_listed_and_the_lock_decides(
     connection.execute("UPDATE run SET runner_ticks = runner_ticks + 1")
     connection.close()
     found = opened.registry_health_check().wrong_identities
-    assert [each.agent_id for each in found] == [made.agent_id]
+    assert [(each.agent_id, each.action) for each in found] == [(made.agent_id, "correct_row")]
+    assert opened.validate_and_repair_registry().done == ()
+    assert opened.registry_health_check().wrong_identities == found, "a dry run changes nothing"
+    done = opened.validate_and_repair_registry(dry_run=False)
+    assert [each.action for each in done.done] == ["correct_row"]
+    assert done.healthy
     assert alive(made.pid)
-    opened.validate_and_repair_registry(dry_run=False)
-    assert alive(made.pid)
+    event = opened.read_events(agent_id=made.agent_id).events[-1]
+    assert (event.kind, event.data["runner_pid"]) == ("run_corrected", made.runner_pid)
+    assert opened.validate_and_repair_registry(dry_run=False).done == ()
     assert opened.stop_agent(made.agent_id).outcome == "stopped"
 
 

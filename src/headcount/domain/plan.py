@@ -45,6 +45,14 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
+class Correct:
+    """The run lives, but its row names other processes than the start record of who holds the lock."""
+
+    row: LiveRun
+    start: StartRecord
+
+
+@dataclass(frozen=True, slots=True)
 class RecordEnd:
     """The runner wrote its exit record."""
 
@@ -86,7 +94,7 @@ class Orphan:
 
 
 FileAction = Reap | Void
-RowAction = Adopt | RecordEnd | RecordVoid | RecordLost
+RowAction = Adopt | Correct | RecordEnd | RecordVoid | RecordLost
 Action = FileAction | RowAction | ResendStop | Orphan
 
 
@@ -133,10 +141,19 @@ def _row_action(
         case LockState.UNKNOWN:
             return None
         case LockState.HELD:
+            if _is_another(row, seen) and seen.start:
+                return Correct(row, seen.start)
             adoptable = row.state is State.RESERVED and deployer is Presence.DEAD and seen.start
             return Adopt(row, seen.start) if adoptable and seen.start else None
         case LockState.FREE:
             return _when_free(row, seen, deployer, reaped, boot_id)
+
+
+def _is_another(row: LiveRun, seen: Seen) -> bool:
+    """Say whether the row names another runner or agent than the record of the runner that was seen."""
+    if row.runner is None or seen.start is None or seen.runner_pid not in (None, seen.start.runner.pid):
+        return False
+    return (row.runner, row.process) != (seen.start.runner, seen.start.process)
 
 
 def _when_free(

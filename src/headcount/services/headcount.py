@@ -10,6 +10,7 @@ from headcount.domain.lifecycle import State
 from headcount.domain.model import LiveRun, LockState, Presence, Process, Run, RunKey, Seen
 from headcount.domain.plan import (
     Adopt,
+    Correct,
     Orphan,
     Reap,
     RecordEnd,
@@ -135,7 +136,7 @@ def _step(context: Context, views: _Asked, *, task_id: str | None, strays: bool)
             rows = _of_task(tx.runs.live(), task_id)
             settled = settle.record(context, tx, looked, rows)
         settle.tidy(context, settled, close_views=True)
-    over = {each.row.key for each in settled if not isinstance(each.action, Adopt)}
+    over = {each.row.key for each in settled if not isinstance(each.action, (Adopt, Correct))}
     rows = [row for row in rows if row.key not in over]
     left = settle.Look({key: seen for key, seen in looked.seen.items() if key not in over})
     return [
@@ -361,10 +362,6 @@ def _row_problems(context: Context, picture: Picture, rows: Sequence[LiveRun]) -
             yield _problem("unknown", row, seen.error or "its run directory cannot be read", "none")
         elif _unfinished(context, row, seen):
             yield _problem("unfinished", row, "its deployer is dead and nothing was started", "void")
-        elif seen is not None and seen.start and row.runner is not None and seen.start.runner != row.runner:
-            yield _problem(
-                "wrong_identity", row, "the row names another runner than the start record", "none"
-            )
         elif row.state is State.STOPPING and settle.held(seen):
             yield _problem("unfinished", row, "a stop was recorded but the run still lives", "send_stop")
 
@@ -396,6 +393,9 @@ def _row_problem(action: RowAction) -> Problem:
     match action:
         case Adopt(row, _):
             return _problem("unfinished", row, "its deployer died after the start", "adopt")
+        case Correct(row, start):
+            detail = f"the row names another runner than the start record ({start.runner.pid})"
+            return _problem("wrong_identity", row, detail, "correct_row")
         case RecordEnd(row, record, _):
             how = f"exit code {record.code}" if record.code is not None else f"signal {record.signal}"
             return _problem("ghost", row, f"it has ended ({record.error or how})", "record_end")

@@ -22,9 +22,11 @@ from headcount.domain.model import (
     RunKey,
     Seen,
     Started,
+    StartRecord,
 )
 from headcount.domain.plan import (
     Adopt,
+    Correct,
     Reap,
     RecordEnd,
     RecordLost,
@@ -178,6 +180,8 @@ def _apply(
             return confirm(
                 tx, row, Started(start.runner, start.process, start.started_at), now=now, adopted=True
             )
+        case Correct(row, start):
+            return correct(tx, row, start, now=now)
         case RecordEnd(row, exit_record, start):
             if row.runner is None and start is not None:
                 confirm(
@@ -201,6 +205,17 @@ def confirm(tx: Tx, row: LiveRun, started: Started, *, now: float, adopted: bool
     if changed:
         data = {"pid": started.process.pid, "runner_pid": started.runner.pid, "adopted": adopted}
         _event(tx, "run_started", row, now, data=data)
+    return changed
+
+
+def correct(tx: Tx, row: LiveRun, start: StartRecord, *, now: float) -> bool:
+    """Have a live row name the processes that its start record does; False if it has changed meanwhile."""
+    changed = row.runner is not None and tx.runs.correct(
+        row.key, was=row.runner, runner=start.runner, process=start.process
+    )
+    if changed and row.runner is not None:
+        data = {"pid": start.process.pid, "runner_pid": start.runner.pid, "was_runner_pid": row.runner.pid}
+        _event(tx, "run_corrected", row, now, reason="its start record names other processes", data=data)
     return changed
 
 
@@ -270,7 +285,7 @@ def _as_asked(verdict: Verdict, row: LiveRun, record: ExitRecord) -> Verdict:
 def tidy(context: Context, settled: Iterable[Settled], *, close_views: bool) -> None:
     """After the commit: take what is over out of `live/`, and its view away."""
     for each in settled:
-        if isinstance(each.action, Adopt):
+        if isinstance(each.action, (Adopt, Correct)):
             continue
         context.placement.unmark(each.row.key)
         if close_views:

@@ -202,6 +202,11 @@ class Runs:
             **_identity("process", process),
         )
 
+    def correct(self, key: RunKey, *, was: Process, runner: Process, process: Process) -> bool:
+        """Name the processes that the run really has. False: it is over, or names another than `was` now."""
+        values = {**_identity("was", was), **_identity("runner", runner), **_identity("process", process)}
+        return self._session.change("runs.correct", agent_id=key.agent_id, n=key.n, **values) == 1
+
     def stop_asked(self, key: RunKey, *, reason: str, by: str | None, now: float) -> bool:
         """Record the wish. False: somebody asked before, or it is over."""
         return self._change(Change.STOP_ASKED, key, "runs.stop_asked", reason=reason, by=by, now=now)

@@ -168,6 +168,14 @@ UPDATE run
        process_pid = :process_pid, process_ticks = :process_ticks, process_boot = :process_boot
  WHERE agent_id = :agent_id AND n = :n AND state IN (:from_1, :from_2, :from_3);
 
+-- name: correct
+-- Compare-and-set: a live run's identities are replaced only if its runner is still the one that was read.
+UPDATE run
+   SET runner_pid = :runner_pid, runner_ticks = :runner_ticks, runner_boot = :runner_boot,
+       process_pid = :process_pid, process_ticks = :process_ticks, process_boot = :process_boot
+ WHERE agent_id = :agent_id AND n = :n AND live
+   AND runner_pid = :was_pid AND runner_ticks = :was_ticks AND runner_boot = :was_boot;
+
 -- name: stop_asked
 -- Compare-and-set: the first who asks is recorded.
 UPDATE run
