@@ -32,7 +32,7 @@ test-harnesses: dev ## Run the tests with Claude Code, Codex, Gemini CLI, OpenCo
 	$(call pytest,harnesses and not every_harness)
 
 test-harnesses-all: dev ## The same with Qwen Code, Copilot CLI and Pi too
-	@tests/node/install && tests/node/clis/install codex gemini opencode qwen copilot pi || $(skipped)
+	@tests/node/install && tests/node/clis/install codex gemini opencode qwen copilot pi acp || $(skipped)
 	$(call pytest,harnesses)
 
 lint: dev ## Check style, types and layers

@@ -1,10 +1,12 @@
 """Each real agent CLI by itself against the scripted model: the ground that the harness tests stand on."""
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support import agent_clis, agent_runs
+from tests.support import agent_clis, agent_runs, leftovers
 from tests.support.agent_clis import AgentClis, agent_cli, model_server
 from tests.support.model_server import ModelServer, Step, play
 
@@ -47,3 +49,20 @@ def test_it_finds_and_calls_a_tool_of_an_mcp_server(
     _, err = process.communicate(timeout=90)
     assert process.returncode == 0, err.decode()
     assert (tmp_path / "heard.txt").read_text() == "at work\n"
+
+
+@pytest.mark.parametrize("name", agent_clis.every_acp())
+def test_it_answers_a_client_that_speaks_acp(name: str, agent_cli: AgentClis, tmp_path: Path) -> None:
+    argv, env = agent_clis.acp(agent_cli(name))
+    hello = {"protocolVersion": 1, "clientCapabilities": {}}
+    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello})
+    with subprocess.Popen(
+        argv, cwd=tmp_path, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{request}\n".encode())
+        process.stdin.flush()
+        answer = json.loads(process.stdout.readline())
+        leftovers.end_all(tmp_path)  # not all of them end with their input
+    assert answer["result"]["protocolVersion"] == 1

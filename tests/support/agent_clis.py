@@ -156,9 +156,39 @@ def every(*names: str) -> Sequence[ParameterSet]:
     return [pytest.param(name, marks=_marks(name)) for name in names or NAMES]
 
 
+def every_acp() -> Sequence[ParameterSet]:
+    """Return the names of those that speak ACP, as `every` does."""
+    names = [name for name in NAMES if name in ACP]
+    return [pytest.param(name, marks=_marks(name if ACP[name] else "acp")) for name in names]
+
+
 def _marks(name: str) -> Sequence[pytest.MarkDecorator]:
     usual = [pytest.mark.harnesses]
     return usual if name in USUAL else [*usual, pytest.mark.every_harness]
+
+
+# ---------------------------------------------------------------- ACP
+
+ACP: Final[Mapping[str, Sequence[str]]] = {
+    "claude": (),  # by an adapter
+    "codex": (),  # the same
+    "gemini": ("--acp", "--skip-trust"),  # in a directory that is not trusted it offers no MCP tools
+    "opencode": ("acp",),
+    "qwen": ("--acp",),
+    "copilot": ("--acp",),
+}
+"""What makes each speak the Agent Client Protocol on stdin and stdout."""
+
+
+def acp(cli: AgentCli) -> tuple[Sequence[str], Mapping[str, str]]:
+    """Return the command and the environment of a CLI as an ACP agent."""
+    if options := ACP[cli.name]:
+        return [str(cli.program), *options], cli.env
+    adapter = directory("acp") / {"claude": "claude-agent-acp", "codex": "codex-acp"}[cli.name]
+    if not os.access(adapter, os.X_OK):
+        needs.lacking("the ACP adapters are not installed (tests/node/clis/install acp)")
+    program = {"claude": "CLAUDE_CODE_EXECUTABLE", "codex": "CODEX_PATH"}[cli.name]
+    return [str(adapter)], {**cli.env, program: str(cli.program)}
 
 
 # ---------------------------------------------------------------- where they are
