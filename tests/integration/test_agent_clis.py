@@ -1,16 +1,17 @@
 """Each real agent CLI by itself against the scripted model: the ground that the harness tests stand on."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support import agent_clis, agent_runs, leftovers
-from tests.support.agent_clis import AgentClis, agent_cli, model_server
+from tests.support.agent_clis import AgentClis, AgentEnv, agent_cli, agent_env, model_server
 from tests.support.model_server import ModelServer, Step, play
 
-__all__ = ["agent_cli", "model_server"]  # fixtures
+__all__ = ["agent_cli", "agent_env", "model_server"]  # fixtures
 
 
 @pytest.mark.parametrize("name", agent_clis.every())
@@ -66,3 +67,13 @@ def test_it_answers_a_client_that_speaks_acp(name: str, agent_cli: AgentClis, tm
         answer = json.loads(process.stdout.readline())
         leftovers.end_all(tmp_path)  # not all of them end with their input
     assert answer["result"]["protocolVersion"] == 1
+
+
+@pytest.mark.harnesses
+def test_two_of_them_can_share_the_home_and_variables_of_a_user(agent_env: AgentEnv, tmp_path: Path) -> None:
+    env = agent_env("claude", "codex")
+    for name in ("claude", "codex"):
+        said = subprocess.run(
+            [name, "--version"], env=env, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert re.search(r"\d+\.\d+\.\d+", said.stdout)

@@ -11,6 +11,8 @@ that the Makefile's targets choose by:
         cli = agent_cli(name)
         agent_runs.start(cli, directory, play([...]))
 
+`agent_env("claude", "codex")` is the environment of one user who has both, for a daemon that starts either.
+
 Faults are tried again once only, where the CLI can be told so. Qwen Code still takes over a minute for a 500,
 Copilot CLI 15 seconds, OpenCode over a minute.
 """
@@ -47,6 +49,7 @@ class AgentCli:
 
 
 AgentClis = Callable[[str], AgentCli]
+AgentEnv = Callable[..., Mapping[str, str]]
 SetUp = Callable[[Path, str], Mapping[str, str]]
 
 
@@ -233,13 +236,32 @@ def agent_cli(request: pytest.FixtureRequest, tmp_path: Path, model_server: Mode
     """Give any of `NAMES` as a user has it, with that model behind it and a home of its own."""
 
     def give(name: str) -> AgentCli:
-        for mark in _marks(name):
-            assert request.node.get_closest_marker(mark.name), (
-                f"a test that runs {name} is marked {mark.name}"
-            )
+        _check_marks(request, name)
         return set_up(name, home=tmp_path / f"{name}-home", url=model_server.url)
 
     return give
+
+
+@pytest.fixture
+def agent_env(request: pytest.FixtureRequest, tmp_path: Path, model_server: ModelServer) -> AgentEnv:
+    """Give the environment of a user who has several of `NAMES`, all in one home."""
+
+    def give(*names: str) -> Mapping[str, str]:
+        for name in names:
+            _check_marks(request, name)
+        clis = [set_up(name, home=tmp_path / "user-home", url=model_server.url) for name in names]
+        every = {variable: value for cli in clis for variable, value in cli.env.items()}
+        folders = [folder for cli in clis for folder in cli.env["PATH"].split(":")]
+        return {**every, "PATH": ":".join(dict.fromkeys(folders))}
+
+    return give
+
+
+def _check_marks(request: pytest.FixtureRequest, name: str) -> None:
+    for mark in _marks(name):
+        assert request.node.get_closest_marker(mark.name), (
+            f"a test that runs {name} needs the mark {mark.name}"
+        )
 
 
 def _write(path: Path, text: str) -> None:
