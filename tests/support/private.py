@@ -13,7 +13,22 @@ from pathlib import Path
 MARK = "HEADCOUNT_TEST_ROOT"
 """Names the run's directory; processes inherit it, so that the guard finds them."""
 
-_PREFIXES = ("HEADCOUNT_", "TMUX", "CLAUDE", "ANTHROPIC_", "OPENAI_", "GEMINI_", "CODEX_", "XDG_", "GIT_")
+_PREFIXES = (
+    *("HEADCOUNT_", "TMUX", "XDG_", "GIT_"),
+    *(
+        "ANTHROPIC_",
+        "CLAUDE",
+        "CODEX_",
+        "COPILOT_",
+        "GEMINI_",
+        "GH_",
+        "GITHUB_",
+        "GOOGLE_",
+        "OPENAI_",
+        "OPENCODE",
+    ),
+    *("PI_", "QWEN_"),
+)
 """What a developer's own shell may carry and no test may see: another fleet, a key, a repository."""
 
 _counter: Iterator[int] = count(1)
