@@ -132,6 +132,8 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    server_version = "model"
+    sys_version = ""
     disable_nagle_algorithm = True
     server: _Server
 
