@@ -92,7 +92,7 @@ def context(
         headcount=own_command(),
         caller=_caller(environ, settings),
         token=token,
-        remote=_remote(place, environ) if inside else None,
+        remote=_remote(place, environ, starts=settings.autostart) if inside else None,
         ensure_daemon=lambda: _ensure_daemon(place, environ, wanted=settings.autostart and not is_daemon),
         daemon_pid=lambda: os.getpid() if is_daemon else daemon.holder(place),
         daemon=OurDaemon(place),
@@ -154,5 +154,10 @@ def _views(home: config.Home, settings: config.Settings, environ: Mapping[str, s
     return TmuxViews(str(home.tmux_socket), tmux=tmux, env=environ, deploys=str(home.gates / "deploys"))
 
 
-def _remote(home: config.Home, environ: Mapping[str, str]) -> DaemonClient:
-    return DaemonClient(home, environ)
+def _remote(home: config.Home, environ: Mapping[str, str], *, starts: bool) -> DaemonClient:
+    def wake() -> bool:
+        with suppress(Infrastructure):
+            return daemon.holder(home) is not None or (starts and daemon.ensure_from_inside(home, environ))
+        return False
+
+    return DaemonClient(home, environ, wake)

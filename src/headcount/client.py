@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from headcount.domain.errors import (
@@ -32,6 +32,8 @@ META_CLIENT = "io.modelcontextprotocol/clientInfo"
 META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 DAEMON_WAIT = 20.0
 """Seconds that a call waits for a daemon to be there: starting one takes about one."""
+ALONE_WAIT = 1.0
+"""The same where none runs and none can be started: the last one may be making room for the next."""
 ANSWER_WAIT = 120.0
 RETRY_PAUSE = 0.05
 HEAD_MAX = 65_536
@@ -185,7 +187,11 @@ def _event_end(body: bytearray) -> tuple[int, int] | None:
 class DaemonClient:
     """The daemon, for a program in an agent's tree."""
 
-    def __init__(self, home: Place, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, home: Place, environ: Mapping[str, str], wake: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`wake` is asked while no daemon answers: it has one started, and says whether one will come."""
+        self._wake = wake
         self._path = environ.get("HEADCOUNT_SOCKET") or os.fspath(home.daemon_socket)
         self._environ = environ
 
@@ -195,16 +201,20 @@ class DaemonClient:
 
         Raises:
             HeadcountError: the domain's own errors, as the daemon raised them.
-            Infrastructure: no daemon came within `DAEMON_WAIT` seconds.
+            Infrastructure: no daemon came.
         """
         head, body = self._request(tool, arguments)
-        deadline = time.monotonic() + DAEMON_WAIT
+        began = time.monotonic()
+        patience, asked = DAEMON_WAIT, 0.0
         while True:
             try:
                 return _answer(_exchange(self._path, post(body, head)))
             except (NoAnswer, ConnectionError, FileNotFoundError) as error:
                 problem = error
-            if time.monotonic() >= deadline:
+            now = time.monotonic()
+            if now - asked >= 1.0:
+                patience, asked = DAEMON_WAIT if self._wake() else ALONE_WAIT, now
+            if now - began >= patience:
                 raise _no_daemon(self._path, problem) from problem
             time.sleep(RETRY_PAUSE)
 
@@ -302,5 +312,5 @@ def _no_daemon(path: str, problem: Exception) -> Infrastructure:
         )
     return Infrastructure(
         f"no daemon answers at {path}",
-        hint="run 'headcount up' outside of the agents: within an agent's tree no daemon is started",
+        hint="run 'headcount up' outside of the agents: it cannot be started from here",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from tests.support.commands import answer, headcount
 from tests.support.fleets import SLEEPER, alive
 from tests.support.inside import Shell
 from tests.support.waiting import until
+
+SOON = 8.0
+"""Seconds for an answer that takes about one, on a machine that does much else."""
 
 
 @pytest.fixture
@@ -140,11 +144,37 @@ def test_an_agent_is_nobody_but_itself(token: str, task: str, home: Path, tmp_pa
     assert start.holder(Home(home)) is not None
 
 
-def test_without_a_daemon_nothing_is_started_and_the_agent_is_told(
+def test_without_a_daemon_a_spawn_starts_one_that_outlives_the_agent(
     task: str, home: Path, tmp_path: Path
 ) -> None:
+    (home / "settings.toml").write_text("views = false\n")
     shell = Shell(task, "lead", tmp_path)
-    ran = shell.headcount("spawn", "builder", "--", *SLEEPER)
+    try:
+        child = shell.headcount("spawn", "builder", "--", *SLEEPER).facts
+        assert (child["parent"], child["depth"]) == (shell.agent_id, 2)
+        pid = start.holder(Home(home))
+        assert pid is not None
+        assert f"{shell.agent_id}.1" not in Path(f"/proc/{pid}/cgroup").read_text()
+        (stopped,) = answer("kill", shell.agent_id)["stopped"]
+        assert stopped["survivors"] == []
+        until(lambda: not alive(shell.facts["runner_pid"]), what="the end of the runner")
+        assert start.holder(Home(home)) == pid
+        assert alive(child["pid"])
+    finally:
+        daemons.end(home)
+
+
+@pytest.mark.parametrize("why", ["a sandbox", "a setting"])
+def test_where_none_may_be_started_the_agent_is_told_soon(
+    why: str, task: str, home: Path, tmp_path: Path
+) -> None:
+    shell = Shell(task, "lead", tmp_path)
+    within = ("setpriv", "--no-new-privs") if why == "a sandbox" else ()
+    if why == "a setting":
+        (home / "settings.toml").write_text("autostart = false\n")
+    began = time.monotonic()
+    ran = shell.run(*within, "headcount", "spawn", "builder", "--json", "--", *SLEEPER)
+    assert time.monotonic() - began < SOON
     assert (ran.code, ran.error["code"]) == (5, "infrastructure"), ran
     assert "headcount up" in ran.error["hint"]
     assert shell.headcount("up").code == 3

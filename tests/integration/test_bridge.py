@@ -113,7 +113,7 @@ def test_the_first_call_starts_the_daemon_and_many_bridges_start_one(home: Path)
         daemons.end(home)
 
 
-def test_within_an_agents_tree_it_starts_none_and_says_so(
+def test_for_an_agent_that_does_not_run_it_starts_none_and_says_so(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside = {"HEADCOUNT_AGENT_ID": "builder-0000000000000000", "HEADCOUNT_TOKEN": "t"}

@@ -25,6 +25,7 @@ from headcount import __version__
 from headcount.config import Home, default_root
 from headcount.daemon import lock, start
 from headcount.domain.errors import EXIT_INFRASTRUCTURE, HeadcountError
+from headcount.runtimes import cgroup, system
 
 BACKLOG: Final = 512
 """A hundred bridges may connect in one moment."""
@@ -72,6 +73,8 @@ def _settle_in(home: Home) -> None:
     os.environ.update(kept, HEADCOUNT_HOME=os.fspath(home.root))
     os.chdir("/")
     os.umask(0o077)
+    if cgroup.is_ours():  # started from within an agent's tree: the agent's is killed with it
+        system.set_apart(map(os.fsencode, cgroup.places()), 0)
     if os.getsid(0) != os.getpid():
         with contextlib.suppress(PermissionError):  # a group leader: started by hand in a terminal
             os.setsid()

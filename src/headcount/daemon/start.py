@@ -1,6 +1,6 @@
 """Find, start and stop the daemon. Light: the bridge and every deploy use it.
 
-Nothing here runs inside an agent's tree: what an agent starts dies with the agent.
+What an agent starts dies with the agent; the daemon does not, for a runner spares who holds the lock.
 """
 
 import os
@@ -58,6 +58,22 @@ def ensure(home: Place, environ: Mapping[str, str] | None = None) -> bool:
     if "HEADCOUNT_AGENT_ID" in environ or holder(home) is not None:
         return False
     spawn(home, environ)
+    return True
+
+
+def ensure_from_inside(home: Place, environ: Mapping[str, str]) -> bool:
+    """Start the daemon from within an agent's tree if none runs; return whether one was started.
+
+    It outlives the agent, and gets no setting of the agent's making. Not out of a sandbox, of which every
+    later deploy would be part: we must be as free as the agent's runner, which is outside of any.
+    """
+    from headcount.runtimes import confined
+
+    run = f"{environ.get('HEADCOUNT_AGENT_ID')}.{environ.get('HEADCOUNT_RUN')}"
+    runner = lock.holder(os.path.join(os.fspath(home.root), "live", run, "lock"))
+    if holder(home) is not None or runner is None or not confined.is_free_as(runner):
+        return False
+    spawn(home, {name: value for name, value in environ.items() if not name.startswith("HEADCOUNT_")})
     return True
 
 

@@ -70,7 +70,7 @@ class Bridge:
         self._catalogue = _Catalogue("agent" if self._token else "person")
         self._version = self._catalogue.versions[-1]
         no = ("0", "false", "no", "off")
-        self._starts = not self._inside and self._setting("autostart", "1").lower() not in no
+        self._starts = self._setting("autostart", "1").lower() not in no
         self._patience = _seconds(self._setting("start_timeout", ""), client.DAEMON_WAIT)
         self._calls: list[Call] = []
         self._in = bytearray()
@@ -283,7 +283,8 @@ class Bridge:
     def _start(self) -> None:
         try:
             self._where.make()
-            start.ensure(self._where, self._environ)
+            ensure = start.ensure_from_inside if self._inside else start.ensure
+            ensure(self._where, self._environ)
         except (OSError, Infrastructure) as error:
             print(f"headcount mcp: the daemon cannot be started: {error}", file=sys.stderr)
 
@@ -355,7 +356,7 @@ class Bridge:
         return {
             "code": "daemon_unreachable",
             "message": f"no daemon answers at {self._path} ({why}); the call was not carried out",
-            "hint": "see 'headcount doctor'" if self._starts else "run 'headcount up' outside of the agents",
+            "hint": "run 'headcount up' outside of the agents" if self._inside else "see 'headcount doctor'",
         }
 
 
