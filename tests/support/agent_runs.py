@@ -1,6 +1,6 @@
 """The real agent CLIs run by themselves, without Headcount: how each is asked to work headless, once.
 
-A prompt comes by stdin; everything is allowed; the stream of events is what it prints.
+A prompt comes by stdin; everything is allowed, unless told otherwise; the stream of events is what it prints.
 """
 
 from __future__ import annotations
@@ -19,14 +19,25 @@ SERVER: Final = "small"
 """What the MCP server is called that `mcp=True` gives to an agent: tests/support/small_mcp.py."""
 
 COMMAND: Final[Mapping[str, Sequence[str]]] = {
-    "claude": ("-p", "--output-format", "stream-json", "--verbose", "--permission-mode", "bypassPermissions"),
-    "codex": ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"),
-    "gemini": ("-o", "stream-json", "--skip-trust", "--approval-mode", "yolo", "-m", "gemini-2.5-pro"),
-    "opencode": ("run", "--format", "json", "--auto"),
-    "qwen": ("-o", "stream-json", "--approval-mode", "yolo"),
-    "copilot": ("--output-format", "json", "--allow-all", "--no-ask-user"),
+    "claude": ("-p", "--output-format", "stream-json", "--verbose"),
+    "codex": ("exec", "--json", "--skip-git-repo-check"),
+    "gemini": ("-o", "stream-json", "--skip-trust", "-m", "gemini-2.5-pro"),
+    "opencode": ("run", "--format", "json"),
+    "qwen": ("-o", "stream-json"),
+    "copilot": ("--output-format", "json", "--no-ask-user"),
     "pi": ("-p", "--mode", "json"),
 }
+
+ALLOW: Final[Mapping[str, Sequence[str]]] = {
+    "claude": ("--permission-mode", "bypassPermissions"),
+    "codex": ("--dangerously-bypass-approvals-and-sandbox",),
+    "gemini": ("--approval-mode", "yolo"),
+    "opencode": ("--auto",),
+    "qwen": ("--approval-mode", "yolo"),
+    "copilot": ("--allow-all",),
+    "pi": (),
+}
+"""Without these Pi and OpenCode do everything all the same, Codex only reads, the others refuse."""
 
 RESUME: Final[Mapping[str, Callable[[str], Sequence[str]]]] = {
     "claude": lambda session: ("--resume", session),
@@ -40,10 +51,17 @@ RESUME: Final[Mapping[str, Callable[[str], Sequence[str]]]] = {
 
 
 def start(
-    cli: AgentCli, directory: Path, prompt: str, *more: str, mcp: bool = False, resume: str | None = None
+    cli: AgentCli,
+    directory: Path,
+    prompt: str,
+    *more: str,
+    mcp: bool = False,
+    resume: str | None = None,
+    allowed: bool = True,
 ) -> subprocess.Popen[bytes]:
     """Start a CLI in `directory` with its prompt given; its output is in pipes."""
-    options = [*(RESUME[cli.name](resume) if resume else ()), *(_mcp(cli) if mcp else ()), *more]
+    allow = ALLOW[cli.name] if allowed else ()
+    options = [*allow, *(RESUME[cli.name](resume) if resume else ()), *(_mcp(cli) if mcp else ()), *more]
     if cli.name == "codex":
         options.append("-")  # the prompt is in stdin
     process = subprocess.Popen(
