@@ -11,10 +11,11 @@ from headcount.harnesses.claude import Claude
 from headcount.harnesses.codex import Codex
 from headcount.harnesses.command import Command
 from headcount.harnesses.gemini import Gemini
+from headcount.harnesses.pi import Pi
 from headcount.harnesses.script import Script
 
 HARNESSES: Final[Mapping[str, Harness]] = {
-    each.name: each for each in (Claude(), Codex(), Command(), Gemini(), Script())
+    each.name: each for each in (Claude(), Codex(), Command(), Gemini(), Pi(), Script())
 }
 
 
