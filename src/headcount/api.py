@@ -240,6 +240,7 @@ class Headcount:
         allow_duplicate_role: bool = False,
         allow_same_work: bool = False,
         idempotency_key: str | None = None,
+        resume_on_crash: int = 0,
         **options: object,
     ) -> answers.Deployed:
         """Deploy one agent and return when its process is confirmed to run.
@@ -249,9 +250,10 @@ class Headcount:
         do; `command` and `script` can do without. It works in `cwd` (default: the caller's directory if that
         is in the project, else the project). `env` names further variables of the caller that it gets.
         `idempotency_key`: repeated with the same key, the deploy is done once and answered again.
-        `options` are those of `headcount.domain.options.Options`: permissions, allowed_tools, denied_tools,
-        max_turns, budget_usd, system_prompt, result_schema, only_our_mcp, steer, peers. What the harness
-        cannot do is refused.
+        `resume_on_crash`: if it is lost, killed or ended by an error of its model's API, the daemon lets it
+        go on, at most so often. `options` are those of `headcount.domain.options.Options`: permissions,
+        allowed_tools, denied_tools, max_turns, budget_usd, system_prompt, result_schema, only_our_mcp, steer,
+        peers. What the harness cannot do is refused.
 
         Within an agent's tree the new agent is that agent's child, whatever `parent` says.
 
@@ -291,6 +293,52 @@ class Headcount:
                 env=given.words("env", env),
                 allow_duplicate_role=allow_duplicate_role,
                 allow_same_work=allow_same_work,
+                idempotency_key=idempotency_key or self._context.call,
+                resume_on_crash=resume_on_crash,
+            ),
+        )
+
+    def resume_agent(
+        self,
+        agent_id: str,
+        prompt: str,
+        *,
+        env: Sequence[str] = (),
+        idempotency_key: str | None = None,
+    ) -> answers.Deployed:
+        """Let an agent that is over go on with its conversation, in a further run with the same options and
+        directory, and return when its process is confirmed to run.
+
+        `prompt` is what it is to do now; messages that wait for it come with it. It holds its role and its
+        work again, and counts as live, but not as a new agent of its task. `env` and `idempotency_key` are
+        as for `deploy`.
+
+        >>> steps = '[{"say": "one"}]'
+        >>> agent = fleet.deploy(task, role="builder", harness="script", prompt=steps)
+        >>> _ = fleet.wait_for_agents([agent.agent_id])
+        >>> fleet.resume_agent(agent.agent_id, '[{"say": "two"}]').run
+        2
+        >>> _ = fleet.wait_for_agents([agent.agent_id])
+        >>> [(run.run, run.why, run.resumes) for run in fleet.get_agent(agent.agent_id).runs]
+        [(1, 'deploy', None), (2, 'resume', 1)]
+
+        Raises:
+            InvalidInput: a blank prompt.
+            NotFound: no such agent.
+            NotAllowed: an agent asks, and it is not its own descendant.
+            Refused: it is live, its harness has no conversations, nobody knows which conversation it was,
+                or a limit or rule forbids it; nothing was started.
+            PlacementFailed: it did not start; the reason is on record, nothing is left.
+        """
+        from headcount.services import given, request, resume
+
+        given.text("prompt", prompt)
+        return resume.resume(
+            self._context,
+            request.Again(
+                agent_id,
+                prompt,
+                given.words("env", env),
                 idempotency_key=idempotency_key or self._context.call,
             ),
         )

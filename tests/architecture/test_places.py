@@ -107,6 +107,7 @@ RULES = (
             DEMO,
             AUDIT,
             Place("daemon/start.py", "starts the daemon, detached"),
+            Place("daemon/accounts.py", "reads long output in a process of its own"),
             Place("doors/cli/programs.py", "tmux to attach, a client's own command to connect"),
         ),
     ),

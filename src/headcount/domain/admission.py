@@ -36,6 +36,7 @@ class Application:
     allow_duplicate_role: bool
     allow_same_work: bool
     rate_limited: bool  # an agent's own children are, a person's deploys are not
+    again: bool = False  # a further run of an agent, whose place in the tree was admitted before
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,11 @@ def _refusals(
     asked: Application, facts: AdmissionFacts, machine: Machine, limits: Limits, task: Task
 ) -> Iterator[Refused]:
     yield from _about_intent(machine, task)
-    yield from _about_parent(asked, facts, task)
+    if not asked.again:
+        yield from _about_parent(asked, facts, task)
     yield from _about_same(asked, facts)
+    if not asked.again:
+        yield from _about_life(facts, task)
     yield from _about_width(facts, limits, task)
     if asked.rate_limited and facts.recent_children >= limits.spawn_rate:
         yield Refused(
@@ -174,7 +178,7 @@ def _about_same(asked: Application, facts: AdmissionFacts) -> Iterator[Refused]:
         )
 
 
-def _about_width(facts: AdmissionFacts, limits: Limits, task: Task) -> Iterator[Refused]:
+def _about_life(facts: AdmissionFacts, task: Task) -> Iterator[Refused]:
     if facts.agents_of_task >= task.max_agents:
         yield Refused(
             f"the task has had {facts.agents_of_task} agents, the limit is {task.max_agents}",
@@ -183,6 +187,9 @@ def _about_width(facts: AdmissionFacts, limits: Limits, task: Task) -> Iterator[
             value=task.max_agents,
             hint="finish with the agents there are, or create a new task",
         )
+
+
+def _about_width(facts: AdmissionFacts, limits: Limits, task: Task) -> Iterator[Refused]:
     widths = (
         ("max_live", "task", facts.live_task, task.max_live),
         ("machine_max_live", "machine", facts.live_machine, limits.machine_max_live),

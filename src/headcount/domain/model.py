@@ -182,6 +182,8 @@ class Run:
     why: Why = Why.DEPLOY
     ending: str | None = None  # domain.account.Ending, of one that has ended
     account: Mapping[str, Any] | None = None  # domain.account, once it is made
+    takes_role: bool = True  # False: a double was asked for
+    takes_work: bool = True
 
     @property
     def live(self) -> bool:
@@ -366,6 +368,39 @@ class FindingCounts:
     total: int
     by_severity: Mapping[str, int]
     by_type: Mapping[str, int]
+
+
+class Way(StrEnum):
+    """How a message reaches an agent."""
+
+    STEER = "steer"  # in the middle of its work
+    REPORT = "report"  # with the answer to its next report
+    RESUME = "resume"  # in the prompt of a run that goes on with its conversation
+
+
+class MessageState(StrEnum):
+    """What has become of a message."""
+
+    QUEUED = "queued"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentMessage:
+    """A message for an agent, whatever run of it it reaches. `sender` None: a person."""
+
+    id: int
+    task_id: str
+    agent_id: str
+    sender: str | None
+    text: str
+    state: MessageState
+    way: Way | None
+    run: int | None
+    reason: str | None
+    at: float
+    delivered_at: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from headcount.domain.guidance import REPORTING, delegation, role_guidance
 from headcount.domain.model import Message, Task
 from headcount.domain.project import Project
 
-__all__ = ["PARTS", "PromptInput", "assemble", "delegation"]
+__all__ = ["PARTS", "Further", "PromptInput", "assemble", "delegation", "go_on"]
 
 USER_CHARS: Final = 2_000
 OTHER_CHARS: Final = 500
@@ -47,6 +47,53 @@ def assemble(given: PromptInput) -> str:
     """Return the whole prompt; parts without anything to say are left out."""
     parts = (_part(name, make(given), given) for name, make in _MAKERS.items())
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Further:
+    """What an agent is told that goes on with its conversation. `messages` are (sender or None for a person,
+    text)."""
+
+    agent_id: str
+    role: str
+    task_id: str
+    n: int
+    interrupted: bool
+    prompt: str | None
+    messages: Sequence[tuple[str | None, str]] = ()
+    result_schema: Mapping[str, Any] | None = None
+
+
+def go_on(given: Further) -> str:
+    """Return the prompt of a further run: the conversation has all that was said before."""
+    asked = (given.prompt or "").strip()
+    sections = (
+        _still(given),
+        INTERRUPTED if given.interrupted else "",
+        f"# What is asked of you now\n{asked}" if asked else "",
+        *(_said(sender, text) for sender, text in given.messages),
+        _answer_to(given.result_schema),
+    )
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _still(given: Further) -> str:
+    return (
+        "# You go on\n"
+        f"You are still the headless agent {given.agent_id}, role {given.role}, of task {given.task_id}. "
+        f"This is run {given.n}, in the same conversation. Report and decide as before."
+    )
+
+
+INTERRUPTED: Final = (
+    "You were interrupted before you had finished. What you did last may be there in full, in part or not at "
+    "all: look before you do it again. Then go on with your mission."
+)
+
+
+def _said(sender: str | None, text: str) -> str:
+    by = f"agent {sender}" if sender else "a person"
+    return f"# A message from {by}\n{text.strip()}"
 
 
 def _part(name: str, default: str, given: PromptInput) -> str:
@@ -155,13 +202,17 @@ def _delegation(given: PromptInput) -> str:
 
 
 def _answer(given: PromptInput) -> str:
-    if given.result_schema is None:
+    return _answer_to(given.result_schema)
+
+
+def _answer_to(schema: Mapping[str, Any] | None) -> str:
+    if schema is None:
         return ""
     return (
         "# Your final answer\n"
         "A program reads your last message. It must be one JSON value that fits this JSON Schema and nothing "
         "else, no words before or behind it:\n\n"
-        f"{json.dumps(given.result_schema, indent=2, ensure_ascii=False)}"
+        f"{json.dumps(schema, indent=2, ensure_ascii=False)}"
     )
 
 

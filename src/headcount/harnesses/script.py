@@ -32,7 +32,7 @@ class Script(NotInteractive):
     wraps_prompt: bool = False
     env_names: tuple[str, ...] = ()
     env_prefixes: tuple[str, ...] = ()
-    abilities: frozenset[Ability] = frozenset({Ability.MCP_STDIO})
+    abilities: frozenset[Ability] = frozenset({Ability.MCP_STDIO, Ability.RESUME, Ability.PRESET_SESSION})
     permissions: frozenset[Permissions] = frozenset()
     efforts: tuple[Effort, ...] = ()
     probe: Probe | None = None
@@ -45,8 +45,9 @@ class Script(NotInteractive):
         _check_steps(check_text("the prompt", prompt))
 
     def command(self, spec: Spec) -> Launch:
-        self.check(prompt=spec.prompt, command=spec.command, options=spec.options)
-        text = _from_file(spec) if spec.command else spec.prompt
+        command = () if spec.session.resumed else spec.command  # which had the steps of the first run
+        self.check(prompt=spec.prompt, command=command, options=spec.options)
+        text = _from_file(spec) if command else spec.prompt
         _check_steps(text)
         return Launch(
             argv=(
@@ -55,6 +56,7 @@ class Script(NotInteractive):
                 "-S",
                 script_agent.__file__,
                 os.path.join(spec.run_path, STEPS_FILE),
+                spec.session.session_id,
                 *spec.headcount,
                 "mcp",
             ),

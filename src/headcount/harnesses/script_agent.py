@@ -1,6 +1,6 @@
 """The program of the `script` harness: an agent whose mind is a list of steps.
 
-    python -I -S script_agent.py STEPS.json headcount mcp
+    python -I -S script_agent.py STEPS.json CONVERSATION headcount mcp
 
 It acts as a model-driven agent does: it speaks MCP to a stdio server (the words behind the file) that it
 starts at its first call, and writes one JSON line for each act to stdout. Standard library only, and what
@@ -390,8 +390,8 @@ def main(argv: Sequence[str]) -> int:
         emit({"type": "error", "text": str(error)})
         return 2
     who = {key: os.environ.get(f"HEADCOUNT_{key.upper()}") for key in ("agent_id", "run", "task_id")}
-    emit({"type": "session", **who, "steps": len(steps)})
-    agent = Agent(argv[2:], emit)
+    emit({"type": "session", "session_id": argv[2], **who, "steps": len(steps)})
+    agent = Agent(argv[3:], emit)
     try:
         code = perform(steps, agent)
     finally:

@@ -1,20 +1,23 @@
-"""Admit one agent: every limit is checked, and its row taken, in one transaction."""
+"""Admit one run: every limit is checked, and its row taken, in one transaction."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from headcount.domain.admission import Application, Machine, check
+from headcount.domain.account import Ending
+from headcount.domain.admission import AdmissionFacts, Application, Machine, check
 from headcount.domain.errors import HeadcountError, NotFound, Refused
 from headcount.domain.ids import new_id, session_id
-from headcount.domain.lifecycle import State
-from headcount.domain.model import LiveRun, Run, RunKey, Task
-from headcount.domain.options import Ability
+from headcount.domain.lifecycle import Outcome, State
+from headcount.domain.model import Agent, AgentMessage, LiveRun, Run, RunKey, Task, Way, Why
+from headcount.domain.options import Ability, parse_options
 from headcount.harnesses.base import Session
 from headcount.services import rights, settle
 from headcount.services.context import Context
-from headcount.services.request import Request
+from headcount.services.request import Again, Request
 from headcount.store.registry import Tx
 from headcount.store.runs import NewRun
 
@@ -23,18 +26,17 @@ from headcount.store.runs import NewRun
 class Admitted:
     """A reserved row, and what is needed to start it."""
 
+    new: NewRun
     row: LiveRun
     task: Task
-    parent: str | None
-    depth: int
     token: str
     session: Session
-    reserved_at: float
+    messages: tuple[AgentMessage, ...] = ()  # that its prompt has to hand over
 
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """The run that an earlier deploy with the same idempotency key made, and its task."""
+    """The run that an earlier call with the same idempotency key made, and its task."""
 
     run: Run
     task: Task
@@ -49,22 +51,56 @@ class Grant:
     depth: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """For what admission is sought: the key and fingerprint of the call, and what a refusal tells."""
+
+    task_id: str
+    role: str
+    parent: str | None
+    key: str | None
+    fingerprint: str
+    agent_id: str | None = None
+
+
+Admit = Callable[[Tx], Admitted | Earlier]
+
+
 def reserve(context: Context, request: Request, looked: settle.Look) -> Admitted | Earlier:
-    """Record what was seen, check every limit, and take the slot.
+    """Record what was seen, check every limit, and take the slot of a new agent.
 
     A refusal is committed as an event, with the rows that the look settled, before it is raised.
 
     Raises:
         NotFound, Refused: nothing was reserved.
     """
+    sought = Sought(
+        request.task_id, request.role, request.parent, request.idempotency_key, request.fingerprint()
+    )
+    return _reserve(context, sought, looked, lambda tx: _admit(context, tx, request, sought))
+
+
+def reserve_again(context: Context, agent: Agent, again: Again, looked: settle.Look) -> Admitted | Earlier:
+    """The same for a further run of an agent, which goes on with its conversation.
+
+    Raises:
+        NotFound, NotAllowed, Refused: nothing was reserved.
+    """
+    sought = Sought(
+        agent.task_id, agent.role, agent.parent, again.idempotency_key, again.fingerprint(), agent.agent_id
+    )
+    return _reserve(context, sought, looked, lambda tx: _admit_again(context, tx, agent, again, sought))
+
+
+def _reserve(context: Context, sought: Sought, looked: settle.Look, admit: Admit) -> Admitted | Earlier:
     refused: HeadcountError | None = None
     result: Admitted | Earlier | None = None
     with context.registry.write("deploy") as tx:
         settled = settle.record(context, tx, looked, tx.runs.live())
         try:
-            result = _admit(context, tx, request)
+            result = admit(tx)
         except (Refused, NotFound) as error:
-            _record_refusal(context, tx, request, error)
+            _record_refusal(context, tx, sought, error)
             refused = error
     settle.tidy(context, settled, close_views=False)  # they end with their runners: nobody waits for tmux
     if result is None:
@@ -90,47 +126,54 @@ def own_task_only(context: Context, request: Request) -> None:
         hint="deploy for your own task ('headcount spawn' does), or report what is left",
     )
     with context.registry.write("refuse") as tx:
-        _record_refusal(context, tx, replace(request, parent=own.key.agent_id), refused)
+        sought = Sought(request.task_id, request.role, own.key.agent_id, None, "")
+        _record_refusal(context, tx, sought, refused)
     raise refused
 
 
-def _record_refusal(context: Context, tx: Tx, request: Request, error: HeadcountError) -> None:
-    known = tx.tasks.get(request.task_id) is not None
+def _record_refusal(context: Context, tx: Tx, sought: Sought, error: HeadcountError) -> None:
+    known = tx.tasks.get(sought.task_id) is not None
     tx.events.add(
         "refused",
-        task_id=request.task_id if known else None,
+        task_id=sought.task_id if known else None,
+        agent_id=sought.agent_id,
         reason=error.code,
-        data={"role": request.role, "parent": request.parent, "message": error.message},
+        data={"role": sought.role, "parent": sought.parent, "message": error.message},
         now=context.clock.now(),
     )
 
 
-def _admit(context: Context, tx: Tx, request: Request) -> Admitted | Earlier:
+# ---------------------------------------------------------------- a new agent
+
+
+def _admit(context: Context, tx: Tx, request: Request, sought: Sought) -> Admitted | Earlier:
     own = rights.caller_run(context, tx)
     parent = request.parent if own is None else own.key.agent_id
-    earlier = _earlier(tx, request, parent or rights.PERSON)
+    earlier = _earlier(tx, sought, parent or rights.PERSON)
     if earlier is not None:
         return earlier
-    facts = tx.runs.admission(
-        request.task_id,
-        parent=parent,
-        role=request.role,
-        work_hash=work_hash(request.prompt),
-        boot_id=context.placement.self_process().boot_id,
-        since_boottime=context.clock.boottime() - context.settings.limits.spawn_window,
-    )
-    task, depth = check(_application(request, parent, own), facts, _machine(context), context.settings.limits)
-    return _insert(context, tx, request, Grant(task, parent, depth))
-
-
-def _application(request: Request, parent: str | None, own: Run | None) -> Application:
-    return Application(
+    asked = Application(
         task_id=request.task_id,
         role=request.role,
         parent=parent,
         allow_duplicate_role=request.allow_duplicate_role,
         allow_same_work=request.allow_same_work,
         rate_limited=own is not None,
+    )
+    facts = _facts(context, tx, asked, work_hash(request.prompt))
+    task, depth = check(asked, facts, _machine(context), context.settings.limits)
+    new, session, token = _new_agent(context, request, Grant(task, parent, depth))
+    return _add(context, tx, Admitted(new, _row(new), task, token, session), sought, parent)
+
+
+def _facts(context: Context, tx: Tx, asked: Application, work: str | None) -> AdmissionFacts:
+    return tx.runs.admission(
+        asked.task_id,
+        parent=asked.parent,
+        role=asked.role,
+        work_hash=work,
+        boot_id=context.placement.self_process().boot_id,
+        since_boottime=context.clock.boottime() - context.settings.limits.spawn_window,
     )
 
 
@@ -149,19 +192,19 @@ def work_hash(prompt: str | None) -> str | None:
     return hashlib.sha256(prompt.strip().encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _earlier(tx: Tx, request: Request, scope: str) -> Earlier | None:
+def _earlier(tx: Tx, sought: Sought, scope: str) -> Earlier | None:
     """Return what this idempotency key stood for before.
 
     Raises:
         Refused: it was used for something else.
     """
-    found = tx.keys.get(scope, request.idempotency_key) if request.idempotency_key else None
+    found = tx.keys.get(scope, sought.key) if sought.key else None
     if found is None:
         return None
     fingerprint, agent_id, n = found
-    if fingerprint != request.fingerprint():
+    if fingerprint != sought.fingerprint:
         raise Refused(
-            f"idempotency key {request.idempotency_key!r} was used for another deploy",
+            f"idempotency key {sought.key!r} was used for another deploy",
             code="idempotency_key_reused",
             limit="idempotency_key",
             holders=[agent_id],
@@ -171,34 +214,30 @@ def _earlier(tx: Tx, request: Request, scope: str) -> Earlier | None:
     return Earlier(run, rights.existing_task(tx, run.task_id))
 
 
-def _insert(context: Context, tx: Tx, request: Request, grant: Grant) -> Admitted:
-    now, token = context.clock.now(), context.clock.token()
-    key = RunKey(new_id(request.role, now=now, chance=context.clock.chance()), 1)
-    session = Session(session_id(key.agent_id, key.n))
-    new = _new_run(context, request, grant, key, session=session, token=token, now=now)
+def _add(context: Context, tx: Tx, made: Admitted, sought: Sought, caller: str | None) -> Admitted:
+    """Take the slot, and record for which call and what for."""
+    new = made.new
     tx.runs.add(new)
-    if request.idempotency_key:
+    if sought.key:
         tx.keys.put(
-            grant.parent or rights.PERSON,
-            request.idempotency_key,
-            request_hash=request.fingerprint(),
-            agent_id=key.agent_id,
-            run=key.n,
-            now=now,
+            caller or rights.PERSON,
+            sought.key,
+            request_hash=sought.fingerprint,
+            agent_id=new.key.agent_id,
+            run=new.key.n,
+            now=new.reserved_at,
         )
+    about = {"role": new.role, "parent": new.parent, "depth": new.depth, "harness": new.harness}
     tx.events.add(
         "run_reserved",
-        task_id=request.task_id,
-        agent_id=key.agent_id,
-        run=key.n,
-        data={"role": request.role, "parent": grant.parent, "depth": grant.depth, "harness": request.harness},
-        now=now,
+        task_id=new.task_id,
+        agent_id=new.key.agent_id,
+        run=new.key.n,
+        reason=None if new.first else new.why.value,
+        data=about,
+        now=new.reserved_at,
     )
-    return Admitted(_row(new), grant.task, grant.parent, grant.depth, token, session, now)
-
-
-def _names_session(context: Context, request: Request) -> bool:
-    return Ability.PRESET_SESSION in context.harness(request.harness).abilities
+    return made
 
 
 def _row(new: NewRun) -> LiveRun:
@@ -217,17 +256,12 @@ def _row(new: NewRun) -> LiveRun:
     )
 
 
-def _new_run(
-    context: Context,
-    request: Request,
-    grant: Grant,
-    key: RunKey,
-    *,
-    session: Session,
-    token: str,
-    now: float,
-) -> NewRun:
-    return NewRun(
+def _new_agent(context: Context, request: Request, grant: Grant) -> tuple[NewRun, Session, str]:
+    now, token = context.clock.now(), context.clock.token()
+    key = RunKey(new_id(request.role, now=now, chance=context.clock.chance()), 1)
+    session = Session(session_id(key.agent_id, key.n))
+    presets = Ability.PRESET_SESSION in context.harness(request.harness).abilities
+    new = NewRun(
         key=key,
         task_id=request.task_id,
         role=request.role,
@@ -241,14 +275,166 @@ def _new_run(
         takes_role=not request.allow_duplicate_role,
         takes_work=not request.allow_same_work,
         command=request.command,
-        cwd=request.cwd or "",
+        cwd=where(context, request, grant.task),
         path=context.placement.run_path(key, reserved_at=now),
         deployer=context.placement.self_process(),
         pidns=context.placement.pid_namespace(),
         reserved_at=now,
         reserved_boottime=context.clock.boottime(),
         token_hash=rights.token_hash(token),
-        first=key.n == 1,
+        first=True,
         options=request.options.given(),
-        session_id=session.session_id if _names_session(context, request) else None,
+        session_id=session.session_id if presets else None,
+        resume_on_crash=request.resume_on_crash,
     )
+    return new, session, token
+
+
+def where(context: Context, request: Request, task: Task) -> str:
+    """Return where an agent works: as asked; else where the caller is, if that lies within the task's
+    project; else the project. Never where the daemon happens to be."""
+    here = context.caller.cwd
+    if request.cwd is not None:
+        return str(Path(here, request.cwd))
+    return here if here and Path(here).is_relative_to(task.project) else task.project
+
+
+# ---------------------------------------------------------------- a further run
+
+
+def _admit_again(context: Context, tx: Tx, agent: Agent, again: Again, sought: Sought) -> Admitted | Earlier:
+    """All limits but those on what an agent is: its depth, its parent, the agents of the task."""
+    own = rights.caller_run(context, tx)
+    caller = None if own is None else own.key.agent_id
+    earlier = _earlier(tx, sought, caller or rights.PERSON)
+    if earlier is not None:
+        return earlier
+    runs = tx.runs.of_agent(agent.agent_id)
+    last = runs[-1]
+    rights.over(context, tx, last)
+    if last.live:
+        raise _live(last)
+    began = began_in(runs)
+    if again.why is Why.CRASH and not (may_resume(agent, tx, last)):
+        raise _refused(last, "no_crash", "has not crashed, or was resumed as often as it may")
+    asked = Application(
+        task_id=agent.task_id,
+        role=agent.role,
+        parent=caller,
+        allow_duplicate_role=not last.takes_role,
+        allow_same_work=not last.takes_work,
+        rate_limited=own is not None,
+        again=True,
+    )
+    facts = _facts(context, tx, asked, agent.work_hash)
+    task, _ = check(asked, facts, _machine(context), context.settings.limits)
+    new, token = _next_run(context, agent, last, began, again.why)
+    messages = _taken(context, tx, new, again)
+    session = Session(began.session_id or "", resumed=True)
+    return _add(context, tx, Admitted(new, _row(new), task, token, session, messages), sought, caller)
+
+
+def began_in(runs: Sequence[Run]) -> Run:
+    """Return the latest run that has begun, in which the conversation is.
+
+    Raises:
+        Refused: there is none, or it is not known which conversation it is.
+    """
+    began = next((run for run in reversed(runs) if run.started_at is not None), None)
+    if began is None:
+        raise _refused(runs[-1], "conversation_unknown", "has never run")
+    if began.session_id is None:
+        raise _refused(runs[-1], "conversation_unknown", "has not said which conversation it is")
+    return began
+
+
+def may_resume(agent: Agent, tx: Tx, last: Run) -> bool:
+    """Say whether the last run of an agent crashed and the agent may be resumed for that."""
+    return crashed(last) and tx.runs.resumed_after_crash(agent.agent_id) < agent.resume_on_crash
+
+
+def crashed(run: Run) -> bool:
+    """Say whether a run was ended by neither its own work nor anybody's wish."""
+    if run.live or run.stop_reason is not None:
+        return False
+    if run.state is State.LOST:
+        return True
+    return run.outcome is Outcome.FAILED and (
+        run.signal is not None or run.ending in (Ending.KILLED, Ending.API_ERROR)
+    )
+
+
+def _live(run: Run) -> Refused:
+    return Refused(
+        f"agent {run.key.agent_id} is {run.state}",
+        code="agent_live",
+        limit="one live run per agent",
+        value=1,
+        holders=[run.key.agent_id],
+        hint="send it a message, wait for it, or stop it first",
+    )
+
+
+def _refused(run: Run, code: str, why: str) -> Refused:
+    return Refused(
+        f"agent {run.key.agent_id} cannot be resumed: it {why}",
+        code=code,
+        limit="conversation",
+        holders=[run.key.agent_id],
+        hint="deploy a new agent for what is left",
+    )
+
+
+def _next_run(context: Context, agent: Agent, last: Run, began: Run, why: Why) -> tuple[NewRun, str]:
+    now, token = context.clock.now(), context.clock.token()
+    key, options = RunKey(agent.agent_id, last.key.n + 1), parse_options(agent.options)
+    new = NewRun(
+        key=key,
+        task_id=agent.task_id,
+        role=agent.role,
+        parent=agent.parent,
+        depth=agent.depth,
+        harness=agent.harness,
+        model=options.model,
+        effort=options.effort,
+        prompt=agent.prompt,
+        work_hash=agent.work_hash,
+        takes_role=last.takes_role,
+        takes_work=last.takes_work,
+        command=agent.command,
+        cwd=agent.cwd,
+        path=context.placement.run_path(key, reserved_at=now),
+        deployer=context.placement.self_process(),
+        pidns=context.placement.pid_namespace(),
+        reserved_at=now,
+        reserved_boottime=context.clock.boottime(),
+        token_hash=rights.token_hash(token),
+        first=False,
+        options=agent.options,
+        session_id=began.session_id,
+        resumes=began.key.n,
+        why=why,
+        resume_on_crash=agent.resume_on_crash,
+    )
+    return new, token
+
+
+def _taken(context: Context, tx: Tx, new: NewRun, again: Again) -> tuple[AgentMessage, ...]:
+    """Return the messages that the prompt hands over, each now on its way to this run. What was in the prompt
+    of an earlier run that never began is among them; what an earlier run may have been told in its work is
+    not. A raw prompt has room for one, and for no words beside."""
+    queued = tx.messages.queued(new.key.agent_id)
+    waiting = [each for each in queued if each.run is None or each.way is not Way.STEER]
+    if not context.harness(new.harness).wraps_prompt:
+        waiting = waiting[:1] if again.prompt is None else []
+    if again.prompt is None and not waiting and again.why is not Why.CRASH:
+        raise Refused(
+            f"there is nothing to tell agent {new.key.agent_id}",
+            code="nothing_to_tell",
+            limit="prompt",
+            holders=[new.key.agent_id],
+            hint="give a prompt",
+        )
+    for each in waiting:
+        tx.messages.route(each.id, Way.RESUME, run=new.key.n)
+    return tuple(replace(each, way=Way.RESUME, run=new.key.n) for each in waiting)

@@ -1,4 +1,4 @@
-"""Deploy one agent: admit and reserve, write the order, start, confirm.
+"""Begin one run: admit and reserve, write the order, start, confirm. A deploy is an agent's first.
 
 What a crash leaves: after the reservation a reserved row whose deployer is dead, which the next
 headcount voids; after the start a runner that holds its lock, which it adopts. Neither starts anything.
@@ -7,19 +7,19 @@ headcount voids; after the start a runner that holds its lock, which it adopts. 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError, PlacementFailed, Refused
 from headcount.domain.lifecycle import Outcome, State
-from headcount.domain.model import LiveRun, LockState, Order, Run, Started
-from headcount.domain.options import Ability, Options
-from headcount.domain.prompt import PromptInput, assemble, delegation
+from headcount.domain.model import LiveRun, LockState, Order, Run, Started, Why
+from headcount.domain.options import Ability, Options, parse_options
+from headcount.domain.prompt import Further, PromptInput, assemble, delegation, go_on
 from headcount.harnesses.base import Harness, Launch, Spec
 from headcount.services import admit, rights, settle, stop
-from headcount.services.admit import Admitted, Earlier, work_hash
+from headcount.services.admit import Admitted, Earlier
 from headcount.services.answers import Deployed
 from headcount.services.context import Context, Remote
 from headcount.services.project_files import read_project
@@ -31,9 +31,10 @@ class Job:
     """An admitted deploy that is being carried out."""
 
     context: Context
-    request: Request
     harness: Harness
     admitted: Admitted
+    env: tuple[str, ...]  # names of further variables of the caller's
+    words: str | None  # what the agent is told, as it was given
 
 
 def deploy(context: Context, request: Request) -> Deployed:
@@ -48,18 +49,40 @@ def deploy(context: Context, request: Request) -> Deployed:
         admit.own_task_only(context, request)
         return _through_daemon(context.remote, request)
     check_cwd(context.caller.cwd, request.cwd)
+    return begin(
+        context,
+        harness,
+        lambda looked: admit.reserve(context, request, looked),
+        env=request.env,
+        words=request.prompt,
+    )
+
+
+def begin(
+    context: Context,
+    harness: Harness,
+    reserve: Callable[[settle.Look], Admitted | Earlier],
+    *,
+    env: tuple[str, ...],
+    words: str | None,
+) -> Deployed:
+    """Reserve a run, start it, and return when its process is confirmed to run.
+
+    Raises:
+        NotFound, Refused: nothing was started.
+        PlacementFailed: the row says why it did not start; nothing is left running.
+    """
     context.ensure_daemon()
     with context.views.held_back():
-        looked = settle.look(context, act=True)
-        admitted = admit.reserve(context, request, looked)
+        admitted = reserve(settle.look(context, act=True))
         if isinstance(admitted, Earlier):
             left = admitted.task.max_depth - admitted.run.depth
             return answer(context, admitted.run, left=left, repeated=True)
-        job = Job(context, request, harness, admitted)
+        job = Job(context, harness, admitted, env, words)
         run = _confirm(job, _start(job))
     if run.live and run.runner is not None:
         context.views.show(run.key, run.path, runner_pid=run.runner.pid, renders=harness.renders)
-    return answer(context, run, left=admitted.task.max_depth - admitted.depth)
+    return answer(context, run, left=admitted.task.max_depth - admitted.new.depth)
 
 
 def _through_daemon(remote: Remote, request: Request) -> Deployed:
@@ -75,6 +98,7 @@ def _through_daemon(remote: Remote, request: Request) -> Deployed:
         "allow_duplicate_role": request.allow_duplicate_role,
         "allow_same_work": request.allow_same_work,
         "idempotency_key": request.idempotency_key,
+        "resume_on_crash": request.resume_on_crash or None,
     }
     answered = remote.call(
         "spawn_child_agent", {k: v for k, v in arguments.items() if v not in (None, False)}
@@ -112,12 +136,7 @@ def _start(job: Job) -> Started:
 
 
 def _cwd(job: Job) -> str:
-    """Return where the agent works: as asked; else where the caller is, if that lies within the
-    task's project; else the project. Never where the daemon happens to be."""
-    here, project = job.context.caller.cwd, job.admitted.task.project
-    if job.request.cwd is not None:
-        return str(Path(here, job.request.cwd))
-    cwd = here if here and Path(here).is_relative_to(project) else project
+    cwd = job.admitted.new.cwd or job.admitted.task.project  # it was left open by earlier releases
     if not os.path.isdir(cwd):
         raise PlacementFailed(f"the working directory {cwd} is gone", hint="name another with --cwd")
     return cwd
@@ -126,7 +145,7 @@ def _cwd(job: Job) -> str:
 def _caller_env(job: Job) -> dict[str, str]:
     kept, _ = select(
         job.context.caller.env,
-        names=(*job.harness.env_names, *job.context.settings.env, *job.request.env),
+        names=(*job.harness.env_names, *job.context.settings.env, *job.env),
         prefixes=job.harness.env_prefixes,
     )
     return {**kept, "PATH": _path(job.context, kept.get("PATH", os.defpath))}
@@ -143,8 +162,8 @@ def _spec(job: Job, cwd: str, env: Mapping[str, str]) -> Spec:
         key=job.admitted.row.key,
         task_id=job.admitted.task.task_id,
         prompt=_prompt(job, cwd),
-        command=job.request.command,
-        options=job.request.options,
+        command=job.admitted.new.command,
+        options=_options(job),
         session=job.admitted.session,
         cwd=cwd,
         run_path=job.admitted.row.path,
@@ -153,17 +172,23 @@ def _spec(job: Job, cwd: str, env: Mapping[str, str]) -> Spec:
     )
 
 
+def _options(job: Job) -> Options:
+    return parse_options(job.admitted.new.options)
+
+
 def _prompt(job: Job, cwd: str) -> str:
+    if not job.admitted.new.first:
+        return _further_prompt(job)
     if not job.harness.wraps_prompt:
-        return job.request.prompt or ""
+        return job.words or ""
     return assemble(
         PromptInput(
             agent_id=job.admitted.row.key.agent_id,
-            role=job.request.role,
+            role=job.admitted.new.role,
             task=job.admitted.task,
-            parent=job.admitted.parent,
-            depth=job.admitted.depth,
-            prompt=job.request.prompt or "",
+            parent=job.admitted.new.parent,
+            depth=job.admitted.new.depth,
+            prompt=job.words or "",
             project=read_project(Path(cwd)),
             replacements=replacements(job.context),
             result_schema=_asked_schema(job),
@@ -173,7 +198,26 @@ def _prompt(job: Job, cwd: str) -> str:
 
 def _asked_schema(job: Job) -> Mapping[str, object] | None:
     """Return the schema that only words can ask for: the program itself knows none."""
-    return None if Ability.RESULT_SCHEMA in job.harness.abilities else job.request.options.result_schema
+    return None if Ability.RESULT_SCHEMA in job.harness.abilities else _options(job).result_schema
+
+
+def _further_prompt(job: Job) -> str:
+    """Return what an agent is told that goes on: it has all that it was told before."""
+    new, messages = job.admitted.new, job.admitted.messages
+    if not job.harness.wraps_prompt:
+        return job.words or "".join(each.text for each in messages)
+    return go_on(
+        Further(
+            agent_id=new.key.agent_id,
+            role=new.role,
+            task_id=new.task_id,
+            n=new.key.n,
+            interrupted=new.why is Why.CRASH,
+            prompt=job.words,
+            messages=tuple((each.sender, each.text) for each in messages),
+            result_schema=_asked_schema(job),
+        )
+    )
 
 
 def replacements(context: Context) -> dict[str, str]:
@@ -185,41 +229,40 @@ def replacements(context: Context) -> dict[str, str]:
 
 
 def _order(job: Job, launch: Launch, cwd: str) -> Order:
-    request, admitted, settings = job.request, job.admitted, job.context.settings
+    new, settings = job.admitted.new, job.context.settings
     return Order(
-        key=admitted.row.key,
-        task_id=admitted.task.task_id,
-        role=request.role,
-        parent=admitted.parent,
-        depth=admitted.depth,
-        harness=request.harness,
-        model=request.options.model,
-        effort=request.options.effort,
+        key=new.key,
+        task_id=new.task_id,
+        role=new.role,
+        parent=new.parent,
+        depth=new.depth,
+        harness=new.harness,
+        model=new.model,
+        effort=new.effort,
         argv=launch.argv,
         cwd=cwd,
-        prompt=request.prompt,
+        prompt=job.words,
         stdin=launch.stdin,
         files=launch.files,
         grace=settings.grace,
         output_cap=settings.output_cap,
-        deployer=admitted.row.deployer,
-        reserved_at=admitted.reserved_at,
+        deployer=new.deployer,
+        reserved_at=new.reserved_at,
         renders=job.harness.renders,
-        rows=_rows(request, admitted),
+        rows=_rows(job.admitted),
     )
 
 
-def _rows(request: Request, admitted: Admitted) -> dict[str, object]:
+def _rows(admitted: Admitted) -> dict[str, object]:
     """Return what a rebuilt registry needs of the rows, besides what the order says itself."""
+    new = admitted.new
+    plain = ("options", "work_hash", "takes_role", "takes_work", "token_hash", "session_id")
     return {
         "task": {**asdict(admitted.task), "state": admitted.task.state.value},
-        "command": list(request.command),
-        "options": request.options.given(),
-        "work_hash": work_hash(request.prompt),
-        "takes_role": not request.allow_duplicate_role,
-        "takes_work": not request.allow_same_work,
-        "token_hash": rights.token_hash(admitted.token),
-        "session_id": admitted.session.session_id,
+        "command": list(new.command),
+        "agent_prompt": new.prompt,
+        "why": new.why.value,
+        **{name: getattr(new, name) for name in (*plain, "resumes", "resume_on_crash")},
     }
 
 

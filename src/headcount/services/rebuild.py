@@ -9,7 +9,7 @@ from typing import Any
 from headcount.domain.account import Ending
 from headcount.domain.errors import HeadcountError, Refused
 from headcount.domain.lifecycle import Outcome
-from headcount.domain.model import LockState, Message, RunKey, Started, Task, TaskContext, TaskState
+from headcount.domain.model import LockState, Message, RunKey, Started, Task, TaskContext, TaskState, Why
 from headcount.services import settle, stop
 from headcount.services.answers import Rebuilt, iso
 from headcount.services.context import Context
@@ -169,7 +169,7 @@ def _run(context: Context, tx: Tx, key: RunKey, path: str, order: Mapping[str, A
         harness=order["harness"],
         model=order["model"],
         effort=order["effort"],
-        prompt=order["prompt"],
+        prompt=rows.get("agent_prompt", order["prompt"]),
         work_hash=rows["work_hash"],
         takes_role=rows["takes_role"],
         takes_work=rows["takes_work"],
@@ -185,4 +185,6 @@ def _run(context: Context, tx: Tx, key: RunKey, path: str, order: Mapping[str, A
         options=rows.get("options", {}),
         session_id=rows.get("session_id"),
         resumes=rows.get("resumes"),
+        why=Why(rows.get("why", "deploy")),
+        resume_on_crash=rows.get("resume_on_crash", 0),
     )

@@ -11,12 +11,14 @@ from typing import Final
 
 from headcount.domain.errors import InvalidInput
 from headcount.domain.ids import check_id, check_role
-from headcount.domain.options import Options
+from headcount.domain.model import Why
+from headcount.domain.options import Ability, Options
 from headcount.harnesses.abilities import check_options
 from headcount.harnesses.base import Harness
 from headcount.services import given
 from headcount.services.context import Context
 
+RESUMES_MAX: Final = 100
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -36,10 +38,26 @@ class Request:
     allow_duplicate_role: bool
     allow_same_work: bool
     idempotency_key: str | None
+    resume_on_crash: int = 0
 
     def fingerprint(self) -> str:
         """Return what tells a repeated request from a different one with the same key."""
         return hashlib.sha256(repr(replace(self, env=())).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What a caller asks for who wants an agent to go on. `prompt` None: with what waits for it."""
+
+    agent_id: str
+    prompt: str | None
+    env: tuple[str, ...] = ()
+    idempotency_key: str | None = None
+    why: Why = Why.RESUME
+
+    def fingerprint(self) -> str:
+        """Return what tells a repeated request from a different one with the same key."""
+        return hashlib.sha256(repr(("again", self.agent_id, self.prompt)).encode()).hexdigest()
 
 
 def validate(context: Context, request: Request) -> Harness:
@@ -50,7 +68,7 @@ def validate(context: Context, request: Request) -> Harness:
     if request.parent is not None:
         check_id("agent", request.parent)
     harness = context.harness(request.harness)
-    _check_prompt(request.prompt, harness, context.settings.limits.prompt_max_bytes)
+    check_prompt(request.prompt, harness, context.settings.limits.prompt_max_bytes)
     check_options(harness, request.options)
     if request.options.result_schema is not None:
         from headcount.services import schema  # only here: its library takes 60 ms to import
@@ -60,7 +78,16 @@ def validate(context: Context, request: Request) -> Harness:
     if "\0" in (request.cwd or ""):
         raise InvalidInput("a NUL character cannot be passed on", hint="remove it")
     check_env(request.env)
+    _check_resume(request, harness)
     return harness
+
+
+def _check_resume(request: Request, harness: Harness) -> None:
+    given.whole("resume_on_crash", request.resume_on_crash, most=RESUMES_MAX)
+    if request.resume_on_crash and Ability.RESUME not in harness.abilities:
+        raise InvalidInput(
+            f"harness {harness.name} cannot go on with a conversation", hint="leave resume_on_crash out"
+        )
 
 
 def _check_types(request: Request) -> None:
@@ -85,7 +112,8 @@ def check_env(names: Iterable[str]) -> None:
             )
 
 
-def _check_prompt(prompt: str | None, harness: Harness, most: int) -> None:
+def check_prompt(prompt: str | None, harness: Harness, most: int) -> None:
+    """Refuse a prompt that is blank or too long, or none where one is needed."""
     if prompt is None:
         if harness.needs_prompt:
             raise InvalidInput(f"harness {harness.name} needs a prompt", hint="say what the agent is to do")

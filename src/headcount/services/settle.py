@@ -205,6 +205,9 @@ def confirm(tx: Tx, row: LiveRun, started: Started, *, now: float, adopted: bool
     if changed:
         data = {"pid": started.process.pid, "runner_pid": started.runner.pid, "adopted": adopted}
         _event(tx, "run_started", row, now, data=data)
+        if row.key.n > 1:  # only then there can be messages in its prompt
+            for number in tx.messages.begun(row.key, now=now):
+                _event(tx, "message_delivered", row, now, data={"message": number, "way": "resume"})
     return changed
 
 

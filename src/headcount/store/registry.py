@@ -20,6 +20,7 @@ from headcount.store.faults import is_busy, is_corruption, machine_fault
 from headcount.store.findings import Findings
 from headcount.store.keys import IdempotencyKeys
 from headcount.store.lock import WritersLock, busy, sqlite_holder
+from headcount.store.messages import Messages
 from headcount.store.quarantine import Quarantine, QuarantineDirectory
 from headcount.store.reports import Reports
 from headcount.store.runs import Runs
@@ -30,7 +31,7 @@ from headcount.store.tasks import Tasks
 class Tx:
     """One transaction: the aggregates, all on the same snapshot."""
 
-    __slots__ = ("calls", "events", "findings", "keys", "reports", "runs", "tasks")
+    __slots__ = ("calls", "events", "findings", "keys", "messages", "reports", "runs", "tasks")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         session = Session(connection)
@@ -41,6 +42,7 @@ class Tx:
         self.events: Final = Events(session)
         self.keys: Final = IdempotencyKeys(session)
         self.calls: Final = Calls(session)
+        self.messages: Final = Messages(session)
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,15 @@ class Runs:
             RunKey(row["agent_id"], row["n"]) for row in self._session.all("runs.unaccounted", limit=limit)
         ]
 
+    def crashed_since(self, moment: float, limit: int) -> list[Run]:
+        """Return the latest runs of agents that are to be resumed after a crash, if they ended since a moment
+        and were not stopped; an agent that has been resumed so as often as it may is left out."""
+        return _runs(self._session.all("runs.crashed_since", since=moment, limit=limit))
+
+    def resumed_after_crash(self, agent_id: str) -> int:
+        """Return how often an agent was resumed after a crash."""
+        return self._session.number("runs.resumed_after_crash", agent_id=agent_id)
+
     def set_account(self, key: RunKey, account: Mapping[str, object], *, session_id: str | None) -> bool:
         """Record what a run used and did. False: it is recorded already, or the run is not over."""
         values: dict[str, Value] = {"account": dump(account), "session_id": session_id}
@@ -387,6 +396,8 @@ def _run(row: sqlite3.Row) -> Run:
         why=Why(row["why"]),
         ending=row["ending"],
         account=load_object(row["account"]),
+        takes_role=row["role_slot"] is not None,
+        takes_work=row["work_slot"] is not None,
     )
 
 

@@ -9,6 +9,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "run": ("run", "Run a prompt with one or more agents and show the result."),
         "task": ("task", "Create, list, show, close or archive tasks."),
         "deploy": ("deploy", "Deploy one agent for a task."),
+        "resume": ("resume", "Let an agent that is over go on."),
         "wait": ("wait", "Wait until agents have ended."),
         "stop": ("stop", "Stop agents: TERM, grace, KILL."),
         "kill": ("stop", "End agents and all their processes at once."),

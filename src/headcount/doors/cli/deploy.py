@@ -39,6 +39,13 @@ def _deploy_options(command: _F) -> _F:
                 help="Even if a live agent of the task has the same prompt.",
             ),
             click.option(
+                "--resume-on-crash",
+                type=click.IntRange(min=0, max=100),
+                default=0,
+                metavar="N",
+                help="Let it go on after a crash, at most N times.",
+            ),
+            click.option(
                 "--idempotency-key", metavar="KEY", help="The same key answers the same deploy again."
             ),
         )

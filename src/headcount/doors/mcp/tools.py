@@ -106,6 +106,10 @@ SameWork = Annotated[
 Key = Annotated[
     str | None, Field(description="Your key for this request: repeated with the same key it is done once")
 ]
+Crashes = Annotated[
+    int,
+    Field(ge=0, le=100, description="If it crashes, let it go on with its conversation, at most so often"),
+]
 Cursor = Annotated[int, Field(ge=0, description="next_cursor of an earlier answer: only what is newer")]
 Limit = Annotated[int, Field(ge=1, le=500, description="At most so many rows")]
 Texts = Annotated[list[str] | None, Field(description="One string each")]
@@ -189,6 +193,7 @@ def deploy_headless_agent(
     env: Env = None,
     allow_duplicate_role: Duplicate = False,
     allow_same_work: SameWork = False,
+    resume_on_crash: Crashes = 0,
     idempotency_key: Key = None,
 ) -> Page:
     """Deploy one headless agent for a task and return when its process is confirmed to run. Limits (live,
@@ -207,6 +212,7 @@ def deploy_headless_agent(
             env=env or (),
             allow_duplicate_role=allow_duplicate_role,
             allow_same_work=allow_same_work,
+            resume_on_crash=resume_on_crash,
             idempotency_key=idempotency_key,
         )
     )
@@ -225,6 +231,7 @@ def spawn_child_agent(
     env: Env = None,
     allow_duplicate_role: Duplicate = False,
     allow_same_work: SameWork = False,
+    resume_on_crash: Crashes = 0,
     idempotency_key: Key = None,
 ) -> Page:
     """Deploy an agent as your child, in your task, one level below you. It outlives you if need be. Follow
@@ -242,9 +249,22 @@ def spawn_child_agent(
             env=env or (),
             allow_duplicate_role=allow_duplicate_role,
             allow_same_work=allow_same_work,
+            resume_on_crash=resume_on_crash,
             idempotency_key=idempotency_key,
         )
     )
+
+
+def resume_agent(
+    fleet: Headcount,
+    agent_id: AgentId,
+    prompt: Annotated[str, Field(description="What it is to do now")],
+    env: Env = None,
+    idempotency_key: Key = None,
+) -> Page:
+    """Let an agent that is over go on with its conversation, in a further run with the same options. Refused if
+    it is live or its program has no conversations. Follow with wait_for_agents."""
+    return page(fleet.resume_agent(agent_id, prompt, env=env or (), idempotency_key=idempotency_key))
 
 
 def list_agents(
@@ -452,6 +472,7 @@ TOOLS: Final[tuple[Tool, ...]] = (
     Tool(update_agent_progress, answers.Reported, "Report progress", AGENT, once=True),
     Tool(report_agent_finding, answers.Reported, "Report a finding", AGENT, once=True),
     Tool(spawn_child_agent, answers.Deployed, "Deploy a child agent", AGENT, once=True, slow=True),
+    Tool(resume_agent, answers.Deployed, "Resume an agent", BOTH, once=True, slow=True),
     Tool(
         wait_for_agents,
         answers.Waited,

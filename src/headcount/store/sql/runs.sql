@@ -125,6 +125,21 @@ SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.opt
  WHERE run.agent_id = :agent_id
  ORDER BY run.n;
 
+-- name: crashed_since
+-- The latest runs that ended since a moment, unasked, of agents that may still be resumed after a crash;
+-- reads what ended since then.
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
+  FROM run INDEXED BY run_over CROSS JOIN agent USING (agent_id)
+ WHERE NOT run.live AND run.ended_at > :since AND run.stop_reason IS NULL AND agent.resume_on_crash > 0
+   AND run.n = (SELECT max(n) FROM run AS other WHERE other.agent_id = agent.agent_id)
+   AND agent.resume_on_crash >
+       (SELECT count(*) FROM run AS other WHERE other.agent_id = agent.agent_id AND other.why = 'crash')
+ ORDER BY run.ended_at LIMIT :limit;
+
+-- name: resumed_after_crash
+-- How often an agent was resumed after a crash.
+SELECT count(*) FROM run WHERE agent_id = :agent_id AND why = 'crash';
+
 -- name: unaccounted
 -- Runs that are over and whose account is still to be made, the latest first; reads no others.
 SELECT agent_id, n FROM run INDEXED BY run_unaccounted

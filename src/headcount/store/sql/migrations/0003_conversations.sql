@@ -14,9 +14,6 @@ ALTER TABLE run ADD COLUMN why TEXT NOT NULL DEFAULT 'deploy'           -- what 
 ALTER TABLE run ADD COLUMN ending TEXT;                                 -- domain.account.Ending, with the outcome
 ALTER TABLE run ADD COLUMN account TEXT;                                -- JSON: domain.account, once it is made
 
--- Agents that are to be resumed after a crash.
-CREATE INDEX agent_resumed ON agent (agent_id) WHERE resume_on_crash > 0;
-
 -- Runs that are over and whose account is still to be made.
 CREATE INDEX run_unaccounted ON run (ended_at) WHERE NOT live AND account IS NULL;
 
