@@ -287,7 +287,7 @@ def undo(context: Context, row: LiveRun, reason: str) -> Run:
     """
     context.given_up.add(row.key)
     found = context.placement.void(row.key, row.path, reason=reason)
-    if found.lock is LockState.HELD:
+    if found.lock is not LockState.FREE:  # a runner has it, or nobody can tell
         context.placement.signal_stop(row.key, row.path, grace=0.0)
         run = _mark_stopping(context, row, reason)
         context.given_up.discard(row.key)
