@@ -18,9 +18,10 @@ from tests.support import agent_clis, daemons, harness_runs
 from tests.support.agent_clis import AgentCli, AgentClis, agent_cli, model_server
 from tests.support.daemons import Bridge
 from tests.support.model_server import ModelServer, Step, play
+from tests.support.terminals import Terminal, terminal
 from tests.support.waiting import until
 
-__all__ = ["agent_cli", "model_server"]  # fixtures
+__all__ = ["agent_cli", "model_server", "terminal"]  # fixtures
 
 pytestmark = [pytest.mark.harnesses, pytest.mark.every_harness]
 
@@ -215,6 +216,23 @@ def test_killed_in_the_middle_it_has_failed(
     done = harness_runs.finish(pi, process)
     assert done.verdict.outcome is Outcome.FAILED
     assert reason in done.verdict.reason
+
+
+def test_a_person_can_take_the_conversation_over_on_a_terminal(
+    pi: AgentCli, model_server: ModelServer, work: Path, terminal: Terminal
+) -> None:
+    session = harness_runs.run(pi, work, [{"text": "The word is BLUE."}]).account().session_id
+    launch = harness_runs.interactive(pi, work, resume=str(session))
+    terminal.open(launch.argv, env={**pi.env, **launch.env}, cwd=work)
+    terminal.shows("The word is BLUE.")
+    steps: list[Step] = [{"bash": "touch never"}, {"text": "I am with you."}]
+    terminal.enter(f"Go on. {play(steps)}", shown="SCRIPT>>>")
+    terminal.shows("\n I am with you.")
+    assert "The word is BLUE." in json.dumps(model_server.asked[-1].body["messages"])
+    assert list(work.iterdir()) == []
+
+
+# ---------------------------------------------------------------- its guard, by itself
 
 
 FREE = {"write": "here", "shell": True, "allowed": [], "denied": [], "tools": [], "mark": ""}

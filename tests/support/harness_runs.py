@@ -13,7 +13,7 @@ from typing import Final
 from headcount.domain.account import Account, Tally
 from headcount.domain.entries import Entry, EntryKind
 from headcount.domain.options import Options
-from headcount.harnesses.base import Session, Verdict
+from headcount.harnesses.base import Launch, Session, Verdict
 from headcount.harnesses.catalogue import find
 from tests.support import small_mcp
 from tests.support.agent_clis import AgentCli
@@ -84,6 +84,17 @@ def start(
     process.stdin.close()
     process.stdin = None
     return process
+
+
+def interactive(cli: AgentCli, directory: Path, *, resume: str) -> Launch:
+    """Return how a person goes on with a conversation; its files are written."""
+    run_path = directory.parent / f"{directory.name}-run"
+    session = Session(resume, resumed=True)
+    launch = find(cli.name).interactive(spec(directory, session=session, env=cli.env, run_path=str(run_path)))
+    for name, content in launch.files.items():
+        (run_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run_path / name).write_bytes(content)
+    return launch
 
 
 def finish(cli: AgentCli, process: subprocess.Popen[bytes]) -> Done:
