@@ -70,6 +70,21 @@ def test_a_start_that_fails_late_is_stopped_and_the_journal_says_so(stage: Stage
     assert (row["state"], row["outcome"]) == ("ended", "start_failed")
 
 
+def test_a_failed_start_that_cannot_be_looked_at_is_not_called_over(stage: Stage) -> None:
+    wanted = scene.request(scene.task(stage), command=("/bin/sh", "fails"))
+    deployer = stage.fleet.person("deploy", lambda context: deploy.deploy(context, wanted))
+    stage.until(deployer, "void")
+    (run,) = stage.world.dirs.values()
+    run.blind = True
+    stage.finish(deployer)
+    assert scene.state(stage, run.key.agent_id) == "stopping"
+    run.blind = False
+    stage.world.settle()
+    scene.headcount(stage)
+    (row,) = stage.auditor.rows.values()
+    assert (row["state"], row["outcome"]) == ("ended", "start_failed")
+
+
 @pytest.mark.parametrize("stopper_dies", [False, True])
 def test_a_stop_between_start_and_confirm_ends_the_run(stage: Stage, stopper_dies: bool) -> None:
     wanted = scene.request(scene.task(stage))

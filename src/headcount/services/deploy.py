@@ -290,7 +290,8 @@ def undo(context: Context, row: LiveRun, reason: str) -> Run:
     if found.lock is not LockState.FREE:  # a runner has it, or nobody can tell
         context.placement.signal_stop(row.key, row.path, grace=0.0)
         run = _mark_stopping(context, row, reason)
-        context.given_up.discard(row.key)
+        if found.lock is LockState.HELD:  # else it may never have begun, and nobody but us would begin it
+            context.given_up.discard(row.key)
         return run
     with context.registry.write("undo deploy") as tx:
         now = context.clock.now()
