@@ -103,7 +103,7 @@ def test_claude_works_for_a_task_and_everything_about_it_is_known(
 
 def settled(door: Bridge) -> Mapping[str, Any] | None:
     found = door.call("registry_health_check")
-    return found if found["healthy"] else None
+    return found if found["healthy"] and not found["sessions"] else None
 
 
 def screen(home: Path, session: str) -> str:
