@@ -129,6 +129,12 @@ def test_permissions_are_a_mode_and_reading_takes_away_what_writes(
     assert flags(tmp_path, "allowedTools", **given) == ["mcp__headcount"]
 
 
+def test_a_reader_may_be_allowed_to_edit_after_all(tmp_path: Path) -> None:
+    asked = {"permissions": Permissions.READ, "allowed_tools": ("edit",)}
+    assert with_options(tmp_path, "disallowedTools", **asked) == PEERS
+    assert with_options(tmp_path, "allowedTools", **asked)[1:] == ["Edit", "Write", "NotebookEdit"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused")
 def test_root_is_told_at_once_that_claude_will_not_bypass_for_it(tmp_path: Path) -> None:
     with pytest.raises(PlacementFailed, match="root") as caught:

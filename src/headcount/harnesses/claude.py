@@ -259,8 +259,9 @@ def _keeps_snapshots(program: str) -> bool:
 
 
 def _denied(options: Options) -> Iterator[str]:
-    if options.permissions is Permissions.READ:
-        yield from EDIT_TOOLS  # whatever the user's own settings allow
+    if options.permissions is Permissions.READ:  # whatever the user's own settings allow
+        allowed = set(_rules(options.allowed_tools))
+        yield from (tool for tool in EDIT_TOOLS if tool not in allowed)
     if not options.peers:
         yield from PEER_TOOLS
     yield from _rules(options.denied_tools)
