@@ -137,6 +137,50 @@ def test_those_who_gave_up_do_not_take_the_lock_later(home: Path) -> None:
     )
 
 
+def test_a_queue_that_moves_is_waited_in_longer_than_for_one_holder(home: Path) -> None:
+    path, let_go = Home(home).registry_lock, threading.Event()
+
+    def hold_in_turn(name: str, until_: threading.Event, then: threading.Event) -> None:
+        with WritersLock(path, wait=60).hold(name):
+            started.set()
+            until_.wait(30)
+        then.set()
+
+    started, half, over = threading.Event(), threading.Event(), threading.Event()
+    first = threading.Thread(target=hold_in_turn, args=("one", let_go, half))
+    first.start()
+    assert started.wait(30)
+    second = threading.Thread(target=hold_in_turn, args=("two", over, threading.Event()))
+    second.start()
+    until(lambda: queued(path) == 1, what="the second is in the queue")
+    outcome: list[object] = []
+
+    def last() -> None:
+        try:
+            with WritersLock(path, wait=2.0).hold("three"):
+                outcome.append("held")
+        except RegistryBusy as error:
+            outcome.append(error)
+
+    third = threading.Thread(target=last)
+    third.start()
+    until(lambda: queued(path) == 2, what="the third is behind it")
+    let_go.set()
+    assert half.wait(30)
+    third.join(2.3)
+    assert outcome == [], "its second turn has begun, for the holder is another"
+    over.set()
+    for thread in (first, second, third):
+        thread.join(30)
+    assert outcome == ["held"]
+
+
+def queued(path: Path) -> int:
+    """Return how many wait for the lock, by the kernel's table."""
+    mark = f":{path.stat().st_ino} "
+    return sum("->" in line and mark in line for line in Path("/proc/locks").read_text().splitlines())
+
+
 def test_a_place_in_the_queue_is_handed_over(home: Path) -> None:
     lock = WritersLock(Home(home).registry_lock, wait=10)
     done: list[int] = []

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Final
 
 from headcount.domain.errors import Infrastructure, RegistryBusy
 
+TURNS: Final = 3
+"""Deadlines that a place in a queue that moves lasts: a hundred deploys may need more than one."""
 _NOTE_BYTES: Final = 64
 _WAL_WRITE_BYTE: Final = 120  # of the -shm file: SQLite's own writers' lock (wal.c, WAL_WRITE_LOCK)
 
@@ -43,7 +45,7 @@ class WritersLock:
         """Hold the lock. A process that dies in here loses it with its last file descriptor.
 
         Raises:
-            RegistryBusy: somebody else held it for the whole deadline.
+            RegistryBusy: somebody else held it for the whole deadline, or others for `TURNS` of them.
             Infrastructure: the lock file cannot be opened.
         """
         fd = self._acquire()
@@ -67,9 +69,20 @@ class WritersLock:
         if _try(fd):
             return fd
         queued = _Queued(fd)
-        if not queued.wait(self._wait):
+        if not queued.wait(self._wait, moves=self._moves()):
             raise busy(self.holder(), self._wait)
         return fd
+
+    def _moves(self) -> Callable[[], bool]:
+        """Return what says whether another has the lock than at the last question: then the queue moves,
+        and whoever leaves it would only come back at its end."""
+        seen = [self._words()]
+
+        def moves() -> bool:
+            seen.append(self._words())
+            return len(seen) <= TURNS and seen[-1] != seen[-2]
+
+        return moves
 
     def holder(self) -> Holder:
         """Say who holds the lock: by the kernel's table, else by the note in the file."""
@@ -78,9 +91,15 @@ class WritersLock:
 
     def _note(self) -> int | None:
         try:
-            return int(self._path.read_bytes().split()[0])
-        except (OSError, ValueError, IndexError):
+            return int(self._words().split()[0])
+        except (ValueError, IndexError):
             return None
+
+    def _words(self) -> bytes:
+        try:
+            return self._path.read_bytes()
+        except OSError:
+            return b""
 
 
 class _Queued:
@@ -97,15 +116,19 @@ class _Queued:
         self._held = False
         self._given_up = False
 
-    def wait(self, seconds: float) -> bool:
-        """Return whether the lock is held now; if not, the descriptor will be closed."""
+    def wait(self, seconds: float, *, moves: Callable[[], bool]) -> bool:
+        """Return whether the lock is held now; if not, the descriptor will be closed.
+
+        After `seconds` it is over, unless the queue `moves`.
+        """
         try:
             threading.Thread(target=self._block, name="writers' lock", daemon=True).start()
         except RuntimeError as error:
             os.close(self._fd)
             raise Infrastructure("no thread could be started to wait for the registry") from error
         try:
-            self._answered.wait(seconds)
+            while not self._answered.wait(seconds) and moves():
+                pass
         except BaseException:  # such as KeyboardInterrupt
             if not self._give_up():
                 _release(self._fd)
