@@ -296,7 +296,7 @@ def test_a_stream_is_read_as_entries() -> None:
     assert session.data == {"session_id": "6f1a", "model": "gemini-2.5-pro"}
     assert text.data == {"delta": True}
     assert call.data["arguments"] == {"file_path": "made.txt", "content": "x"}
-    assert change.data == {"path": "made.txt", "change": "add", "id": "write_file__c1"}
+    assert change.data == {"path": "made.txt", "id": "write_file__c1"}
     assert denied.data == {"tool": "run_shell_command"}
     assert usage.data == {
         "input": 3000,

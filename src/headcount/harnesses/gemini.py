@@ -297,8 +297,8 @@ def _tool_use(found: Mapping[str, Any]) -> Iterator[Entry]:
     yield Entry(EntryKind.TOOL_CALL, f"{name} {dump(given)}", {"id": call, "tool": name, "arguments": given})
     path = mapping(given).get("file_path")
     if name in TOOLS["edit"] and isinstance(path, str):
-        change = "edit" if name == "replace" else "add"
-        yield Entry(EntryKind.FILE_CHANGE, f"{change} {path}", {"path": path, "change": change, "id": call})
+        change = {"change": "edit"} if name == "replace" else {}  # write_file makes or replaces
+        yield Entry(EntryKind.FILE_CHANGE, path, {"path": path, "id": call, **change})
 
 
 def _tool_result(found: Mapping[str, Any]) -> Iterator[Entry]:
