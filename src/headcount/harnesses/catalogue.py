@@ -10,12 +10,14 @@ from headcount.harnesses.base import Harness
 from headcount.harnesses.claude import Claude
 from headcount.harnesses.codex import Codex
 from headcount.harnesses.command import Command
+from headcount.harnesses.copilot import Copilot
 from headcount.harnesses.gemini import Gemini
 from headcount.harnesses.pi import Pi
+from headcount.harnesses.qwen import Qwen
 from headcount.harnesses.script import Script
 
 HARNESSES: Final[Mapping[str, Harness]] = {
-    each.name: each for each in (Claude(), Codex(), Command(), Gemini(), Pi(), Script())
+    each.name: each for each in (Claude(), Codex(), Command(), Gemini(), Pi(), Copilot(), Qwen(), Script())
 }
 
 
