@@ -3,10 +3,8 @@
 import json
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 
@@ -14,20 +12,21 @@ from headcount.domain.account import Ending
 from headcount.domain.entries import EntryKind
 from headcount.domain.lifecycle import Outcome
 from headcount.domain.options import Effort, Options, Permissions
-from tests.support import daemons, harness_runs
+from tests.support import harness_runs
 from tests.support.agent_clis import AgentCli, AgentClis, agent_cli, model_server
 from tests.support.daemons import Bridge
+from tests.support.harness_deploys import deploy, door, ended, ours
 from tests.support.harness_runs import REPORT, TOKEN
-from tests.support.model_server import ModelServer, Step, play
+from tests.support.model_server import ModelServer, Step
 from tests.support.waiting import until
 
-__all__ = ["agent_cli", "model_server"]  # fixtures
+__all__ = ["agent_cli", "door", "model_server"]  # fixtures
 
 pytestmark = pytest.mark.harnesses
 
 
 @pytest.fixture
-def codex(agent_cli: AgentClis) -> AgentCli:
+def cli(agent_cli: AgentClis) -> AgentCli:
     return agent_cli("codex")
 
 
@@ -43,7 +42,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def test_it_reports_edits_runs_commands_and_completes(
-    codex: AgentCli, model_server: ModelServer, work: Path
+    cli: AgentCli, model_server: ModelServer, work: Path
 ) -> None:
     steps: list[Step] = [
         REPORT,
@@ -51,7 +50,7 @@ def test_it_reports_edits_runs_commands_and_completes(
         {"text": "I write.", "write": {"path": str(work / "made.txt"), "content": "by codex\n"}},
         {"text": "All done.", "usage": {"input_tokens": 7, "output_tokens": 5, "reasoning_tokens": 2}},
     ]
-    done = harness_runs.run(codex, work, steps)
+    done = harness_runs.run(cli, work, steps)
     assert (done.verdict.outcome, done.verdict.reason) == (Outcome.COMPLETED, "exit code 0")
     assert (work / "ran.txt").read_text() == "ran\n"
     assert (work / "made.txt").read_text() == "by codex\n"
@@ -63,12 +62,12 @@ def test_it_reports_edits_runs_commands_and_completes(
     assert (account.tool_calls, account.failed_calls, account.unknown, account.errors) == (3, 0, 0, 0)
 
 
-def test_what_it_is_told_reaches_the_model(codex: AgentCli, model_server: ModelServer, work: Path) -> None:
+def test_what_it_is_told_reaches_the_model(cli: AgentCli, model_server: ModelServer, work: Path) -> None:
     schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "additionalProperties": False}
     options = Options(
         model="gpt-5.1-codex", effort=Effort.XHIGH, system_prompt='Say "ü" \\o/.', result_schema=schema
     )
-    harness_runs.run(codex, work, [{"text": '{"ok": true}'}], options=options)
+    harness_runs.run(cli, work, [{"text": '{"ok": true}'}], options=options)
     (asked,) = model_server.asked
     assert asked.model == "gpt-5.1-codex"
     assert asked.body["reasoning"]["effort"] == "xhigh"
@@ -90,7 +89,7 @@ def test_its_sandbox_holds_it_to_its_permissions(
     permissions: Permissions,
     inside: bool,
     outside: bool,
-    codex: AgentCli,
+    cli: AgentCli,
     model_server: ModelServer,
     work: Path,
 ) -> None:
@@ -103,7 +102,7 @@ def test_its_sandbox_holds_it_to_its_permissions(
             {"write": {"path": str(work / "made.txt"), "content": "x\n"}},
             {"text": "Done."},
         ]
-        done = harness_runs.run(codex, work, steps, options=Options(permissions=permissions))
+        done = harness_runs.run(cli, work, steps, options=Options(permissions=permissions))
         assert done.verdict.outcome is Outcome.COMPLETED
         assert ((work / "in.txt").exists(), (work / "made.txt").exists()) == (inside, inside)
         assert out.exists() == outside
@@ -111,13 +110,13 @@ def test_its_sandbox_holds_it_to_its_permissions(
 
 
 def test_a_resumed_conversation_remembers_and_is_counted_apart(
-    codex: AgentCli, model_server: ModelServer, work: Path
+    cli: AgentCli, model_server: ModelServer, work: Path
 ) -> None:
-    first = harness_runs.run(codex, work, [{"bash": "echo one > a.txt"}, {"text": "First."}])
+    first = harness_runs.run(cli, work, [{"bash": "echo one > a.txt"}, {"text": "First."}])
     before = first.account()
     assert before.session_id is not None
     second = harness_runs.run(
-        codex, work, [{"bash": "echo two >> a.txt"}, {"text": "Second."}], resume=before.session_id
+        cli, work, [{"bash": "echo two >> a.txt"}, {"text": "Second."}], resume=before.session_id
     )
     assert (work / "a.txt").read_text() == "one\ntwo\n"
     assert second.verdict.result == {"text": "Second.", "session_id": before.session_id}
@@ -128,9 +127,9 @@ def test_a_resumed_conversation_remembers_and_is_counted_apart(
 
 
 def test_a_conversation_that_is_not_there_cannot_be_resumed(
-    codex: AgentCli, model_server: ModelServer, work: Path
+    cli: AgentCli, model_server: ModelServer, work: Path
 ) -> None:
-    done = harness_runs.run(codex, work, [{"text": "x"}], resume="01a20770-dc6b-76e0-936f-50f69ddcebc9")
+    done = harness_runs.run(cli, work, [{"text": "x"}], resume="01a20770-dc6b-76e0-936f-50f69ddcebc9")
     assert (done.verdict.outcome, done.verdict.reason) == (Outcome.FAILED, "exit code 1")
     assert "no rollout found" in done.stderr
 
@@ -149,78 +148,44 @@ def test_a_conversation_that_is_not_there_cannot_be_resumed(
     ids=["401", "400", "429", "500", "cut", "max_tokens", "refusal"],
 )
 def test_what_the_api_does_to_it_is_how_it_ends(
-    fault: Step, ending: Ending, words: str, codex: AgentCli, model_server: ModelServer, work: Path
+    fault: Step, ending: Ending, words: str, cli: AgentCli, model_server: ModelServer, work: Path
 ) -> None:
-    done = harness_runs.run(codex, work, [fault])
+    done = harness_runs.run(cli, work, [fault])
     assert (done.verdict.outcome, done.verdict.ending) == (Outcome.FAILED, ending)
     assert words in done.verdict.reason
     assert done.account().unknown == 0
 
 
-def test_a_model_that_cannot_be_reached_ends_it(
-    codex: AgentCli, model_server: ModelServer, work: Path
-) -> None:
+def test_a_model_that_cannot_be_reached_ends_it(cli: AgentCli, model_server: ModelServer, work: Path) -> None:
     nobody = 'model_providers.house.base_url="http://127.0.0.1:9/v1"'
-    done = harness_runs.run(codex, work, [{"text": "x"}], "-c", nobody)
+    done = harness_runs.run(cli, work, [{"text": "x"}], "-c", nobody)
     assert (done.verdict.outcome, done.verdict.ending) == (Outcome.FAILED, Ending.API_ERROR)
 
 
 def test_an_overloaded_model_is_seen_and_waited_for(
-    codex: AgentCli, model_server: ModelServer, work: Path
+    cli: AgentCli, model_server: ModelServer, work: Path
 ) -> None:
-    done = harness_runs.run(
-        codex, work, [{"status": 429, "times": 1, "retry_after": 1, "text": "Better now."}]
-    )
+    done = harness_runs.run(cli, work, [{"status": 429, "times": 1, "retry_after": 1, "text": "Better now."}])
     assert len(done.texts(EntryKind.RATE_LIMITED)) == 1
     assert (done.verdict.outcome, done.account().answer) == (Outcome.COMPLETED, "Better now.")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_killed_in_the_middle_it_has_failed(
-    number: signal.Signals, codex: AgentCli, model_server: ModelServer, work: Path
+    number: signal.Signals, cli: AgentCli, model_server: ModelServer, work: Path
 ) -> None:
-    process = harness_runs.start(codex, work, [{"gate": True, "text": "late"}])
+    process = harness_runs.start(cli, work, [{"gate": True, "text": "late"}])
     until(lambda: model_server.asked, what="the model is asked")
     process.send_signal(number)
-    done = harness_runs.finish(codex, process)
+    done = harness_runs.finish(cli, process)
     assert (done.verdict.outcome, done.verdict.reason) == (Outcome.FAILED, f"killed by {number.name}")
 
 
 # ---------------------------------------------------------------- deployed
 
 
-@pytest.fixture
-def door(home: Path, codex: AgentCli, tmp_path: Path) -> Iterator[Bridge]:
-    """A client's `headcount mcp` with the program in its PATH; it starts the daemon itself."""
-    try:
-        with Bridge(home, env=codex.env, cwd=tmp_path) as bridge:
-            yield bridge
-    finally:
-        daemons.end(home)
-
-
-def ours(tool: str, **arguments: object) -> Step:
-    return {"mcp": {"server": "headcount", "tool": tool, "arguments": arguments}}
-
-
-def deploy(door: Bridge, work: Path, steps: list[Step]) -> tuple[str, Mapping[str, Any]]:
-    task = door.call("create_task", description="Import the orders", project=str(work))["task_id"]
-    prompt = f"Do as the script says. {play(steps)}"
-    agent = door.call(
-        "deploy_headless_agent", task_id=task, agent_type="builder", harness="codex", prompt=prompt
-    )
-    return task, agent
-
-
-def ended(door: Bridge, agent_id: str) -> Mapping[str, Any]:
-    done = door.call("wait_for_agents", agent_ids=[agent_id], timeout=45, patience=60)
-    assert done["done"], done
-    found: Mapping[str, Any] = done["agents"][0]
-    return found
-
-
 def test_it_works_for_a_task_and_everything_about_it_is_known(
-    home: Path, door: Bridge, work: Path, model_server: ModelServer
+    home: Path, door: Bridge, cli: AgentCli, work: Path, model_server: ModelServer
 ) -> None:
     child = [{"say": "I am the child"}, {"edit": {"path": "child.txt", "content": "made\n"}}]
     steps: list[Step] = [
@@ -231,25 +196,25 @@ def test_it_works_for_a_task_and_everything_about_it_is_known(
         {"text": "I write it.", "write": {"path": str(work / "made.txt"), "content": "by codex\n"}},
         {"text": "All done."},
     ]
-    task, agent = deploy(door, work, steps)
-    facts = ended(door, agent["agent_id"])
+    task, agent = deploy(door, cli, work, steps)
+    facts = ended(door, agent)
     assert (facts["state"], facts["outcome"], facts["exit_code"]) == ("ended", "completed", 0)
     assert (facts["reported"], facts["progress"]) == ("working", 60)
     assert facts["result"]["text"] == "All done."
     assert facts["usage"]["output"] > 0
     assert (work / "made.txt").read_text() == "by codex\n"
     (finding,) = door.call("get_findings", task_id=task)["findings"]
-    assert (finding["agent_id"], finding["severity"]) == (agent["agent_id"], "high")
+    assert (finding["agent_id"], finding["severity"]) == (agent, "high")
     (spawned,) = [
         each
         for each in door.call("list_agents", task_id=task, all=True)["agents"]
         if each["role"] == "tester"
     ]
     assert (spawned["parent"], ended(door, spawned["agent_id"])["outcome"]) == (
-        agent["agent_id"],
+        agent,
         "completed",
     )
-    recent = door.call("get_agent_output", agent_id=agent["agent_id"], format="recent")["text"]
+    recent = door.call("get_agent_output", agent_id=agent, format="recent")["text"]
     assert "[ASST] I write it." in recent
     assert "[TOOL] headcount.report_agent_finding" in recent
     (order,) = (json.loads(path.read_text()) for path in home.glob("runs/*/builder-*/1/order.json"))
@@ -257,18 +222,18 @@ def test_it_works_for_a_task_and_everything_about_it_is_known(
 
 
 def test_stopped_while_its_shell_sleeps_it_leaves_nothing(
-    door: Bridge, work: Path, model_server: ModelServer
+    door: Bridge, cli: AgentCli, work: Path, model_server: ModelServer
 ) -> None:
-    _, agent = deploy(door, work, [{"bash": "sleep 300 & setsid sleep 301; true"}])
+    _, agent = deploy(door, cli, work, [{"bash": "sleep 300 & setsid sleep 301; true"}])
     until(lambda: model_server.asked, what="it is at work", patience=60)
-    stopped = door.call("stop_agent", agent_id=agent["agent_id"], grace=2)
+    stopped = door.call("stop_agent", agent_id=agent, grace=2)
     assert (stopped["outcome"], stopped["survivors"]) == ("stopped", [])
 
 
 def test_stopped_while_the_model_hangs_it_is_stopped(
-    door: Bridge, work: Path, model_server: ModelServer
+    door: Bridge, cli: AgentCli, work: Path, model_server: ModelServer
 ) -> None:
-    _, agent = deploy(door, work, [{"hang": True, "text": "never"}])
+    _, agent = deploy(door, cli, work, [{"hang": True, "text": "never"}])
     until(lambda: model_server.asked, what="it is at work", patience=60)
-    stopped = door.call("stop_agent", agent_id=agent["agent_id"], grace=2)
+    stopped = door.call("stop_agent", agent_id=agent, grace=2)
     assert (stopped["outcome"], stopped["survivors"]) == ("stopped", [])

@@ -12,12 +12,14 @@ from headcount.harnesses.codex import Codex
 from headcount.harnesses.command import Command
 from headcount.harnesses.copilot import Copilot
 from headcount.harnesses.gemini import Gemini
+from headcount.harnesses.opencode import OpenCode
 from headcount.harnesses.pi import Pi
 from headcount.harnesses.qwen import Qwen
 from headcount.harnesses.script import Script
 
 HARNESSES: Final[Mapping[str, Harness]] = {
-    each.name: each for each in (Claude(), Codex(), Command(), Gemini(), Pi(), Copilot(), Qwen(), Script())
+    each.name: each
+    for each in (Claude(), Codex(), Command(), Gemini(), Pi(), Copilot(), OpenCode(), Qwen(), Script())
 }
 
 
