@@ -584,6 +584,64 @@ class Headcount:
             self._context, type=type, severity=severity, message=message, data=data or {}, agent_id=agent_id
         )
 
+    # what agents are told
+
+    def send_message(self, agent_id: str, text: str, *, resume: bool = True) -> answers.Sent:
+        """Tell an agent something after its deploy. It is on record first; the answer says which way it goes.
+
+        A live agent that was deployed with `steer` is told in the middle of its work, another one with the
+        answer to its next report. One that is over goes on with the message as its prompt, unless `resume`
+        is False or it cannot: then the message waits for its next run.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> sent = fleet.send_message(agent.agent_id, "mind the tabs")
+        >>> sent.state, sent.way
+        ('queued', 'report')
+
+        Raises:
+            InvalidInput: a blank text, or one of more than 4,000 characters.
+            NotFound: no such agent.
+            NotAllowed: an agent of another task asks.
+        """
+        from headcount.services import messages
+
+        return messages.send(self._context, agent_id, text, resume=resume)
+
+    def list_messages(
+        self, agent_id: str, *, limit: int = 100, cursor: int | None = None
+    ) -> answers.MessageList:
+        """List what an agent was told after its deploy, newest first, and what became of each message.
+
+        `cursor` is the `next_cursor` of an earlier answer.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> _ = fleet.send_message(agent.agent_id, "mind the tabs")
+        >>> [(each.text, each.state, each.sender) for each in fleet.list_messages(agent.agent_id).messages]
+        [('mind the tabs', 'queued', None)]
+
+        Raises:
+            NotFound: no such agent.
+        """
+        from headcount.services import messages
+
+        return messages.page(self._context, agent_id, limit=limit, cursor=cursor)
+
+    def cancel_turn(self, agent_id: str) -> answers.Cancelled:
+        """End what a live agent does at the moment, without ending its conversation.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="script", prompt='[{"sleep": 60}]', steer=True)
+        >>> fleet.cancel_turn(agent.agent_id).state
+        'cancelled'
+
+        Raises:
+            Refused: it is not running, was not deployed with `steer`, or its harness cannot do that.
+            NotFound: no such agent.
+            NotAllowed: an agent asks, and it is not its own descendant.
+        """
+        from headcount.services import messages
+
+        return messages.cancel(self._context, agent_id)
+
     def get_findings(
         self,
         task_id: str,

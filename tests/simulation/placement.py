@@ -198,6 +198,18 @@ class SimPlacement:
     def orders(self) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
         return iter(())
 
+    def put_note(self, path: str, name: str, facts: Mapping[str, object]) -> None:
+        self._world.boundary("put note")
+        self._world.notes.setdefault((path, name), None)
+        self._world.boundary("the note is put")
+
+    def note_answer(self, path: str, name: str) -> Mapping[str, Any] | None:
+        self._world.boundary("note answer")
+        return self._world.notes.get((path, name))
+
+    def environment(self, process: Process) -> Mapping[str, str] | None:
+        return None
+
     def free_disk_mb(self) -> int:
         return self._world.free_disk_mb
 

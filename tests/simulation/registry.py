@@ -11,6 +11,7 @@ from headcount.config import Home
 from headcount.store.events import Events
 from headcount.store.findings import Findings
 from headcount.store.keys import IdempotencyKeys
+from headcount.store.messages import Messages
 from headcount.store.registry import Registry, Tx
 from headcount.store.reports import Reports
 from headcount.store.runs import Runs
@@ -48,6 +49,7 @@ class WatchedTx(Tx):
             "findings": Findings(session),
             "events": Events(session),
             "keys": IdempotencyKeys(session),
+            "messages": Messages(session),
         }
         for name, part in parts.items():
             setattr(self, name, part)

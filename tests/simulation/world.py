@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from headcount.domain.errors import Infrastructure
 from headcount.domain.model import ExitRecord, Order, Process, RunKey, StartRecord, VoidRecord
@@ -92,6 +93,7 @@ class World:
         self.wall_offset = 1_750_000_000.0
         self.procs: list[Proc] = []
         self.dirs: dict[RunKey, RunDir] = {}
+        self.notes: dict[tuple[str, str], dict[str, Any] | None] = {}  # in a run's inbox, with its answer
         self.free_disk_mb = 10_000
         self.free_memory_mb = 10_000
         self.views_up = True

@@ -1,9 +1,9 @@
 """Keeps the count right while the daemon lives.
 
-Two threads, beside those that write transcripts and make accounts. The first is pushed by the kernel: a
-new mark in `live/` or a start record leads it to the runner, whose end it learns of through a pidfd, and
-records at once. The second does the whole headcount, views included, every few seconds and after each end;
-it may wait for tmux, the first waits for nothing but the registry.
+Two threads, beside those that write transcripts, make accounts and resume. The first is pushed by the
+kernel: a new mark in `live/` or a start record leads it to the runner, whose end it learns of through a
+pidfd, and records at once. The second does the whole headcount, views included, every few seconds and after
+each end; it may wait for tmux, the first waits for nothing but the registry.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import structlog
 
 from headcount.daemon.accounts import Accounts
 from headcount.daemon.inotify import Inotify
+from headcount.daemon.resumes import Resumes
 from headcount.daemon.runners import Over, Runners
 from headcount.daemon.transcripts import Transcripts
 from headcount.domain.model import LiveRun, Run
@@ -53,6 +54,7 @@ class Watch:
         self._pushed: Final = pushed
         self._transcripts: Final = Transcripts(context)
         self._accounts: Final = Accounts(context)
+        self._resumes: Final = Resumes(context)
         self._due: Final = threading.Event()
         self._over: Final = threading.Event()
         self._headcounts = self._failures = self._ends = 0
@@ -62,7 +64,7 @@ class Watch:
 
     def begin(self) -> None:
         """Start the threads."""
-        for work in (self._follow, self._count, self._transcripts.run, self._accounts.run):
+        for work in (self._follow, self._count, self._transcripts.run, self._accounts.run, self._resumes.run):
             threading.Thread(target=work, name=work.__qualname__, daemon=True).start()
 
     def end(self) -> None:
@@ -70,11 +72,13 @@ class Watch:
         self._over.set()
         self._transcripts.end()
         self._accounts.end()
+        self._resumes.end()
         self._due.set()
 
     def counters(self) -> dict[str, Any]:
         """Return what has been done since the start."""
-        failures = self._failures + self._transcripts.failures + self._accounts.failures
+        others = (self._transcripts, self._accounts, self._resumes)
+        failures = self._failures + sum(each.failures for each in others)
         return {"headcounts": self._headcounts, "ends_noticed": self._ends, "failures": failures}
 
     # the headcount

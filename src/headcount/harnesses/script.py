@@ -20,6 +20,8 @@ from headcount.harnesses.program import check_argument, check_text
 from headcount.harnesses.verdicts import judge_exit
 
 STEPS_FILE = "steps.json"
+OPEN_FILE = "inbox/.open"
+"""It is there where the agent is to look into its inbox."""
 
 
 class Script(NotInteractive):
@@ -32,7 +34,9 @@ class Script(NotInteractive):
     wraps_prompt: bool = False
     env_names: tuple[str, ...] = ()
     env_prefixes: tuple[str, ...] = ()
-    abilities: frozenset[Ability] = frozenset({Ability.MCP_STDIO, Ability.RESUME, Ability.PRESET_SESSION})
+    abilities: frozenset[Ability] = frozenset(
+        {Ability.MCP_STDIO, Ability.RESUME, Ability.PRESET_SESSION, Ability.STEER, Ability.CANCEL}
+    )
     permissions: frozenset[Permissions] = frozenset()
     efforts: tuple[Effort, ...] = ()
     probe: Probe | None = None
@@ -60,7 +64,7 @@ class Script(NotInteractive):
                 *spec.headcount,
                 "mcp",
             ),
-            files={STEPS_FILE: text.encode()},
+            files={STEPS_FILE: text.encode(), **({OPEN_FILE: b""} if spec.options.steer else {})},
         )
 
     def read(self, line: bytes) -> Sequence[Entry]:

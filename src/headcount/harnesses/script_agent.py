@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 WAIT_MAX = 3600.0  # seconds that any one step may last
+LOOK = 0.05  # seconds between two looks into the inbox while a step waits
 CALL_TIMEOUT = 120.0  # seconds for an answer of the MCP server
 SHOWN = 4000  # characters of a command's output in the stream
 PROTOCOL = "2025-06-18"
@@ -50,6 +51,49 @@ class Step:
 
 class ActFailed(Exception):
     """An act was not done; the message says why."""
+
+
+class Inbox:
+    """What this agent is told in the middle of its work: notes in its run directory, each answered once."""
+
+    def __init__(self, folder: str, write: Callable[[dict[str, object]], None]) -> None:
+        self._folder = folder if os.path.isdir(folder) else None
+        self._write = write
+
+    def look(self) -> None:
+        """Take what is new.
+
+        Raises:
+            ActFailed: the wish is among it that the step which waits be cancelled.
+        """
+        if self._folder is None:
+            return
+        there = os.listdir(self._folder)
+        new = {name[:-5] for name in there if name.endswith(".json")}
+        new -= {name[:-5] for name in there if name.endswith(".done")}
+        for name in sorted(new, key=lambda each: (len(each), each)):
+            with open(os.path.join(self._folder, name + ".json"), encoding="utf-8") as file:
+                note = json.load(file)
+            if note.get("kind") == "message":
+                said = f"told by {note.get('sender') or 'a person'}: {note.get('text')}"
+                self._write({"type": "text", "text": said})
+            self._answer(name)
+            if note.get("kind") == "cancel":
+                raise ActFailed("cancelled")
+
+    def _answer(self, name: str) -> None:
+        done = os.path.join(str(self._folder), name + ".done")
+        with open(done + ".tmp", "w", encoding="utf-8") as file:
+            json.dump({"id": name, "state": "delivered"}, file)
+        os.rename(done + ".tmp", done)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, and take what comes in meanwhile."""
+        until = _now() + seconds
+        self.look()
+        while (left := until - _now()) > 0:
+            pause(min(left, LOOK) if self._folder else left)
+            self.look()
 
 
 # ---------------------------------------------------------------- reading a script
@@ -255,8 +299,11 @@ def _now() -> float:
 class Agent:
     """Carries out steps and writes down each one."""
 
-    def __init__(self, bridge_argv: Sequence[str], write: Callable[[dict[str, object]], None]) -> None:
+    def __init__(
+        self, bridge_argv: Sequence[str], inbox: Inbox, write: Callable[[dict[str, object]], None]
+    ) -> None:
         self._bridge_argv = bridge_argv
+        self._inbox = inbox
         self._bridge: Bridge | None = None
         self._write = write
         self._calls = 0
@@ -284,7 +331,7 @@ class Agent:
     def _plan(self, step: Step) -> tuple[str, object, Callable[[], str]]:
         value = step.value
         if step.act in OWN_ACTS:
-            return step.act, value, lambda: OWN_ACTS[step.act](value)
+            return step.act, value, lambda: OWN_ACTS[step.act](value, self._inbox)
         if step.act == "call":
             tool, arguments = value["tool"], value.get("arguments", {})
         else:
@@ -308,7 +355,7 @@ def child(value: Mapping[str, object]) -> dict[str, object]:
     return arguments
 
 
-def edit(value: Any) -> str:
+def edit(value: Any, _inbox: Inbox) -> str:
     path, mode = value["path"], "a" if "append" in value else "w"
     text = value["append"] if mode == "a" else value["content"]
     parent = os.path.dirname(path)
@@ -319,7 +366,7 @@ def edit(value: Any) -> str:
     return f"{'appended' if mode == 'a' else 'wrote'} {len(text)} characters to {path}"
 
 
-def run(value: Any) -> str:
+def run(value: Any, _inbox: Inbox) -> str:
     """Run a command (a text by the shell, a list as it is); its output is the answer."""
     import subprocess
 
@@ -338,7 +385,7 @@ def run(value: Any) -> str:
     return text
 
 
-def wait_for(value: object) -> str:
+def wait_for(value: object, inbox: Inbox) -> str:
     """Wait until a file is there."""
     path, timeout = (
         (value["path"], value.get("timeout", 60.0)) if isinstance(value, dict) else (str(value), 60.0)
@@ -347,18 +394,23 @@ def wait_for(value: object) -> str:
     while not os.path.lexists(path):
         if _now() >= deadline:
             raise ActFailed(f"{path} was not there within {timeout:g} s")
-        sleep(0.01)
+        inbox.look()
+        pause(0.01)
     return f"{path} is there"
 
 
-def sleep(value: Any) -> str:
-    import time
-
-    time.sleep(value)
+def sleep(value: Any, inbox: Inbox) -> str:
+    inbox.pause(value)
     return f"slept {value:g} s"
 
 
-OWN_ACTS: Mapping[str, Callable[[object], str]] = {
+def pause(seconds: float) -> None:
+    import time
+
+    time.sleep(seconds)
+
+
+OWN_ACTS: Mapping[str, Callable[[object, Inbox], str]] = {
     "edit": edit,
     "run": run,
     "wait_for": wait_for,
@@ -391,7 +443,8 @@ def main(argv: Sequence[str]) -> int:
         return 2
     who = {key: os.environ.get(f"HEADCOUNT_{key.upper()}") for key in ("agent_id", "run", "task_id")}
     emit({"type": "session", "session_id": argv[2], **who, "steps": len(steps)})
-    agent = Agent(argv[3:], emit)
+    inbox = Inbox(os.path.join(os.path.dirname(argv[1]), "inbox"), emit)
+    agent = Agent(argv[3:], inbox, emit)
     try:
         code = perform(steps, agent)
     finally:

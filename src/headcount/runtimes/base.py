@@ -115,6 +115,22 @@ class Placement(Protocol):
         """Return every run directory there is with its `order.json`, None where that cannot be read."""
         ...
 
+    def put_note(self, path: str, name: str, facts: Mapping[str, object]) -> None:
+        """Write a note for the driver of a run, durably, unless it or its answer is there.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        ...
+
+    def note_answer(self, path: str, name: str) -> Mapping[str, Any] | None:
+        """Return what the driver says of a note, None as long as it says nothing."""
+        ...
+
+    def environment(self, process: Process) -> Mapping[str, str] | None:
+        """Return the environment that a process of ours was started with, None if it cannot be had."""
+        ...
+
     def free_disk_mb(self) -> int:
         """Return the free megabytes where the run directories are."""
         ...

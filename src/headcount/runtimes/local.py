@@ -35,7 +35,7 @@ from headcount.domain.model import (
     StartRecord,
     VoidRecord,
 )
-from headcount.runtimes import cgroup, output, program, records, system
+from headcount.runtimes import cgroup, inbox, output, program, records, system
 from headcount.runtimes.base import OutputSlice
 from headcount.runtimes.gate import gate
 from headcount.runtimes.process import ProcessTable
@@ -426,6 +426,23 @@ class LocalPlacement:
             except (OSError, ValueError):
                 found = None
             yield path.rstrip("/"), found if isinstance(found, dict) else None
+
+    def put_note(self, path: str, name: str, facts: Mapping[str, object]) -> None:
+        inbox.put(path, name, facts)
+
+    def note_answer(self, path: str, name: str) -> Mapping[str, Any] | None:
+        return inbox.answer(path, name)
+
+    def environment(self, process: Process) -> Mapping[str, str] | None:
+        try:
+            with open(f"/proc/{process.pid}/environ", "rb") as file:
+                raw = file.read()
+        except OSError:
+            return None
+        if self.presence(process) is not Presence.ALIVE:  # asked behind: it may have been a stranger's
+            return None
+        pairs = (os.fsdecode(each).partition("=") for each in raw.split(b"\0") if each)
+        return {name: value for name, _, value in pairs}
 
     def free_disk_mb(self) -> int:
         found = os.statvfs(self._runs if os.path.isdir(self._runs) else self._root)

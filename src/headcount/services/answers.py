@@ -287,6 +287,54 @@ class Halted:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageFacts:
+    """A message for an agent. `way` is how it reached, or is to reach, the agent: steer (in its work), report
+    (with the answer to its next report) or resume (in the prompt of a further run); None: it waits."""
+
+    id: int
+    agent_id: str
+    sender: str | None  # None: a person
+    text: str
+    state: str  # queued, delivered or failed
+    way: str | None
+    run: int | None  # that it reached, or is to reach
+    reason: str | None  # why it failed
+    at: str
+    delivered_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageList:
+    """Newest first; `next_cursor` continues, None at the end."""
+
+    agent_id: str
+    messages: tuple[MessageFacts, ...]
+    next_cursor: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a message so far, and which way it goes; see `MessageFacts`."""
+
+    id: int
+    agent_id: str
+    state: str
+    way: str | None
+    run: int | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The answer to the wish to end a turn. `state`: cancelled, failed, or asked: nobody answered yet."""
+
+    agent_id: str
+    run: int
+    state: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """The answer to a report or a finding. `id` is its number in the registry, kept for ever."""
 
@@ -296,6 +344,7 @@ class Reported:
     late: bool
     note: str
     live_peers: tuple[str, ...] = ()
+    messages: tuple[MessageFacts, ...] = ()  # for the agent that reports, each handed over once
 
 
 @dataclass(frozen=True, slots=True)

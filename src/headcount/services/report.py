@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from headcount.domain.errors import InvalidInput
 from headcount.domain.model import Report, ReportStatus, Run, Severity
-from headcount.services import given, once, rights
+from headcount.services import given, messages, once, rights
 from headcount.services.answers import Reported, ReportFacts, iso
 from headcount.services.context import Context
 from headcount.store.registry import Tx
@@ -48,7 +48,7 @@ def progress(
             )
             said = {"status": wanted.value, "progress": progress, "report": number}
             _event(context, tx, "reported", run, said)
-            return _wrote(number, run)
+            return _wrote(context, tx, number, run)
 
         asked = ("report", run.key, status, message, progress)
         return _reported(tx, run, once.written(context, tx, asked, write))
@@ -94,7 +94,7 @@ def finding(
             )
             said = {"type": type, "severity": wanted.value, "finding": number}
             _event(context, tx, "finding", run, said)
-            return _wrote(number, run)
+            return _wrote(context, tx, number, run)
 
         asked = ("finding", run.key, type, severity, message, json.dumps(data))
         return _reported(tx, run, once.written(context, tx, asked, write))
@@ -140,14 +140,18 @@ def _event(context: Context, tx: Tx, kind: str, run: Run, data: Mapping[str, obj
     )
 
 
-def _wrote(number: int, run: Run) -> Mapping[str, object]:
-    return {"id": number, "late": not run.live}
+def _wrote(context: Context, tx: Tx, number: int, run: Run) -> Mapping[str, object]:
+    by_itself = context.token is not None or context.caller.agent_id is not None
+    taken = messages.hand_over(context, tx, run) if by_itself else []
+    return {"id": number, "late": not run.live, "messages": taken}
 
 
 def _reported(tx: Tx, run: Run, wrote: Mapping[str, Any]) -> Reported:
     peers = tuple(each.key.agent_id for each in tx.runs.live_of_task(run.task_id) if each.key != run.key)
     note = f"recorded as late: the run is {run.state}" if wrote["late"] else "recorded"
-    return Reported(wrote["id"], run.key.agent_id, run.key.n, wrote["late"], note, peers)
+    found = [tx.messages.get(each) for each in wrote.get("messages", ())]
+    taken = tuple(messages.facts(each) for each in found if each is not None)
+    return Reported(wrote["id"], run.key.agent_id, run.key.n, wrote["late"], note, peers, taken)
 
 
 def facts(said: Report) -> ReportFacts:

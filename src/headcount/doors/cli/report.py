@@ -11,6 +11,7 @@ import click
 from headcount.doors.cli import fleet as fleets
 from headcount.doors.cli.complete import complete_agent
 from headcount.doors.cli.show import json_option, show
+from headcount.doors.cli.text import harmless
 
 if TYPE_CHECKING:
     from headcount.services.answers import Reported
@@ -74,4 +75,8 @@ def _data(text: str | None) -> Mapping[str, object] | None:
 
 
 def _said(kind: str, answer: Reported) -> str:
-    return f"{kind} {answer.id} {answer.note or 'recorded'}"
+    told = [
+        f"message {each.id} from {each.sender or 'a person'}:\n{harmless(each.text, lines=True)}"
+        for each in answer.messages
+    ]
+    return "\n".join([f"{kind} {answer.id} {answer.note or 'recorded'}", *told])

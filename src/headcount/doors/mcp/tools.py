@@ -262,9 +262,41 @@ def resume_agent(
     env: Env = None,
     idempotency_key: Key = None,
 ) -> Page:
-    """Let an agent that is over go on with its conversation, in a further run with the same options. Refused if
-    it is live or its program has no conversations. Follow with wait_for_agents."""
+    """Let an agent that is over go on with its conversation, in a further run with the same options. Refused
+    if it is live or its program has no conversations. Follow with wait_for_agents."""
     return page(fleet.resume_agent(agent_id, prompt, env=env or (), idempotency_key=idempotency_key))
+
+
+def send_message(
+    fleet: Headcount,
+    agent_id: AgentId,
+    text: Annotated[str, Field(description="What it is to know or do, at most 4000 characters")],
+    resume: Annotated[bool, Field(description="If it is over, let it go on with this as its prompt")] = True,
+) -> Page:
+    """Tell an agent something after its deploy. The answer says which way it goes: steer (now, in its work),
+    report (with the answer to its next report) or resume (a further run with it as the prompt)."""
+    return page(fleet.send_message(agent_id, text, resume=resume))
+
+
+def list_messages(
+    fleet: Headcount,
+    agent_id: AgentId,
+    limit: Limit = 100,
+    cursor: Annotated[int | None, Field(ge=1, description="next_cursor of an earlier answer")] = None,
+) -> Page:
+    """List what an agent was told after its deploy, newest first, and what became of each message."""
+    return paged(
+        lambda rows: fleet.list_messages(agent_id, limit=rows, cursor=cursor),
+        "messages",
+        limit=limit,
+        more="call list_messages again with cursor = next_cursor",
+    )
+
+
+def cancel_turn(fleet: Headcount, agent_id: AgentId) -> Page:
+    """End what a live agent does at the moment, without ending its conversation. Only of agents that were
+    deployed with the option steer."""
+    return page(fleet.cancel_turn(agent_id))
 
 
 def list_agents(
@@ -472,6 +504,9 @@ TOOLS: Final[tuple[Tool, ...]] = (
     Tool(update_agent_progress, answers.Reported, "Report progress", AGENT, once=True),
     Tool(report_agent_finding, answers.Reported, "Report a finding", AGENT, once=True),
     Tool(spawn_child_agent, answers.Deployed, "Deploy a child agent", AGENT, once=True, slow=True),
+    Tool(send_message, answers.Sent, "Tell an agent something", BOTH, once=True, slow=True),
+    Tool(list_messages, answers.MessageList, "List messages", BOTH, reads_only=True, repeats_well=True),
+    Tool(cancel_turn, answers.Cancelled, "Cancel a turn", BOTH, slow=True),
     Tool(resume_agent, answers.Deployed, "Resume an agent", BOTH, once=True, slow=True),
     Tool(
         wait_for_agents,
