@@ -71,7 +71,8 @@ def test_what_an_agent_said_before_the_daemon_died_is_said_once(
     with fleet(home) as opened:
         task = new_task(opened, tmp_path)
         made = sleeper(opened, task)
-        with Bridge(home, env=contract(made.pid)) as bridge:
+        inside = {**contract(made.pid), "HEADCOUNT_AUTOSTART": "0"}  # the next daemon is the test's
+        with Bridge(home, env=inside) as bridge:
             with dying_daemon(home, purpose) as first:
                 asked = bridge.send("tools/call", {"name": tool, "arguments": SAID[tool]})
                 first.wait(30)
