@@ -199,6 +199,7 @@ class Settings:
 
     limits: Limits = field(default_factory=Limits)
     grace: float = 10.0  # seconds between TERM and KILL
+    ask_expiry: float = 900.0  # seconds for a person to answer what an agent asks
     output_cap: int = 200_000_000  # bytes kept of each stream of a run
     start_timeout: float = 20.0  # seconds for a runner to answer
     registry_wait: float = 10.0  # seconds for the writers' lock

@@ -73,6 +73,7 @@ PROGRAMS = (
         "runtimes/runner.py", "a program of its own: a process beside each agent, with the standard library"
     ),
     Place("harnesses/script_agent.py", "a program of its own: the agent of the `script` harness"),
+    Place("harnesses/driver/*", "a program of its own: holds a conversation with an agent program open"),
     Place("harnesses/gemini_home.py", "a program of its own: makes a home, then becomes Gemini CLI"),
     Place("doors/mcp/bridge*.py", "a program of its own: stdio to HTTP, beside each client"),
     Place("daemon/*", "a program of its own: the one long-lived process"),
@@ -103,7 +104,7 @@ RULES = (
         ),
         (
             Place("runtimes/*", "the runtimes act on processes"),
-            *programs("script_agent", "gemini_home"),
+            *programs("script_agent", "gemini_home", "harnesses/driver"),
             DEMO,
             AUDIT,
             Place("daemon/start.py", "starts the daemon, detached"),
@@ -116,6 +117,7 @@ RULES = (
         using(r"(os|posix)\.(kill|killpg)|signal\.(pidfd_send_signal|pthread_kill|raise_signal)"),
         (
             Place("runtimes/*", "the runtimes act on processes"),
+            *programs("harnesses/driver"),
             DEMO,
             AUDIT,
             Place("daemon/start.py", "asks the daemon to end"),
@@ -129,7 +131,7 @@ RULES = (
         ),
         (
             Place("bootstrap.py", "gives everyone the time"),
-            *programs("runner"),
+            *programs("runner", "harnesses/driver"),
             Place("runtimes/local.py", "stamps a void record in place of the runner that never was"),
             Place("doors/cli/terminal.py", "what a person sees: the age of an agent"),
         ),
@@ -140,7 +142,7 @@ RULES = (
         (
             Place("bootstrap.py", "gives everyone a clock that nobody sets, and a pause between two looks"),
             Place("runtimes/*", "acts on processes: each wait has a condition and a bound"),
-            *programs("script_agent", "bridge"),
+            *programs("script_agent", "bridge", "harnesses/driver"),
             DEMO,
             AUDIT,
             Place("client.py", "the daemon answers in time, or has failed"),
@@ -164,7 +166,7 @@ RULES = (
         (
             Place("bootstrap.py", "reads it once for everyone"),
             Place("config.py", "where the home and the runtime directory are"),
-            *programs("script_agent", "gemini_home", "bridge", "daemon"),
+            *programs("script_agent", "gemini_home", "bridge", "daemon", "harnesses/driver"),
             DEMO,
             AUDIT,
             Place("doors/cli/edge.py", "the entrance: shell completion asks through it"),

@@ -36,6 +36,7 @@ class Spec:
     run_path: str
     headcount: tuple[str, ...]  # argv prefix of the headcount command
     env: Mapping[str, str]  # the caller's allow-listed variables, to find programs in PATH
+    ask_expiry: float = 900.0  # seconds for a person to answer what the agent asks
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from headcount.domain.errors import InvalidInput
+from headcount.harnesses.acp import Acp
 from headcount.harnesses.base import Harness
 from headcount.harnesses.claude import Claude
 from headcount.harnesses.codex import Codex
@@ -19,7 +20,7 @@ from headcount.harnesses.script import Script
 
 HARNESSES: Final[Mapping[str, Harness]] = {
     each.name: each
-    for each in (Claude(), Codex(), Command(), Gemini(), Pi(), Copilot(), OpenCode(), Qwen(), Script())
+    for each in (Acp(), Claude(), Codex(), Command(), Copilot(), Gemini(), OpenCode(), Pi(), Qwen(), Script())
 }
 
 

@@ -169,6 +169,7 @@ def _spec(job: Job, cwd: str, env: Mapping[str, str]) -> Spec:
         run_path=job.admitted.row.path,
         headcount=job.context.headcount,
         env=env,
+        ask_expiry=job.context.settings.ask_expiry,
     )
 
 

@@ -1,0 +1,23 @@
+"""What the tool of a call is called in ACP, which has no field for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def tool_of(call: Mapping[str, Any]) -> str:
+    """Return a tool's name: some agents say it beside the protocol, others in the call's id or its title."""
+    beside = call.get("_meta")
+    named = beside.get("toolName") if isinstance(beside, dict) else None
+    if isinstance(named, str):
+        return named
+    name, joint, _ = str(call.get("toolCallId")).partition("__call_")  # Gemini CLI
+    if joint:
+        return name
+    title = call.get("title")
+    one_word = isinstance(title, str) and title and not any(map(str.isspace, title))
+    return str(title if one_word else call.get("kind") or "other")
