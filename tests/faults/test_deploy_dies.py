@@ -1,4 +1,4 @@
-"""SIGKILL the deploying process at every SQL statement, and before every process start and file write."""
+"""SIGKILL who deploys, resumes or sends, at every SQL statement, and before every start and file write."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from headcount import Headcount
+from headcount.services import messages
 from tests.support.fleets import alive, fleet, new_task
 from tests.support.waiting import until
 
 CHILD = """
 import os, signal, subprocess, sys
-at, home, task = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+at, home, what, whom = int(sys.argv[1]), *sys.argv[2:5]
 from headcount import Headcount, bootstrap
 count = 0
 def boundary(what):
@@ -48,15 +49,21 @@ fleet = Headcount.of(bootstrap.context(home, settings, on_statement=statement))
 fleet.list_agents()                       # everything is imported, the registry is open
 armed = True
 command = ["/bin/sh", "-c", "exec sleep 600"]
-fleet.deploy(task, role="builder", harness="command", command=command, prompt="work")
+steps = '[{"say": "%d"}, {"sleep": 600}]' % at
+if what == "deploy":
+    fleet.deploy(whom, role="builder", harness="command", command=command, prompt="work")
+elif what == "resume":
+    fleet.resume_agent(whom, steps)
+else:
+    fleet.send_message(whom, steps)
 armed = False
 print(count)
 """
 
 
-def run_child(at: int, home: Path, task: str) -> subprocess.CompletedProcess[str]:
+def run_child(at: int, home: Path, what: str, whom: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", CHILD, str(at), str(home), task],
+        [sys.executable, "-c", CHILD, str(at), str(home), what, whom],
         capture_output=True,
         text=True,
         timeout=60,
@@ -68,7 +75,7 @@ def run_child(at: int, home: Path, task: str) -> subprocess.CompletedProcess[str
 def boundaries(home: Path, project: Path) -> int:
     """Return how many boundaries one whole deploy has."""
     with fleet(home) as opened:
-        done = run_child(-1, home, new_task(opened, project))
+        done = run_child(-1, home, "deploy", new_task(opened, project))
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
@@ -97,7 +104,7 @@ def test_after_one_headcount_rows_are_processes_wherever_the_deployer_died(
     with fleet(home) as opened:
         for at in range(part, total, PARTS):
             task = new_task(opened, tmp_path)
-            died = run_child(at, home, task)
+            died = run_child(at, home, "deploy", task)
             if died.returncode == 0:  # a later deploy finds more in place, and so has fewer boundaries
                 assert at > total - 10, died.stdout
                 break
@@ -114,3 +121,75 @@ def _settled(opened: Headcount) -> bool:
     opened.validate_and_repair_registry(dry_run=False)
     waiting = any(agent.state == "reserved" for agent in opened.list_agents().agents)
     return opened.registry_health_check().healthy and not waiting
+
+
+def talker(opened: Headcount, project: Path) -> str:
+    """Return an agent that is over and has a conversation."""
+    task = new_task(opened, project)
+    agent = opened.deploy(task, role="builder", harness="script", prompt='[{"say": "first"}]')
+    assert opened.wait_for_agents([agent.agent_id], timeout=20).done
+    return agent.agent_id
+
+
+def whole(home: Path, project: Path, what: str) -> int:
+    """Return how many boundaries one whole resume or message has."""
+    with fleet(home) as opened:
+        done = run_child(-1, home, what, talker(opened, project))
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_after_one_headcount_rows_are_processes_wherever_who_resumed_died(
+    part: int, home: Path, tmp_path: Path
+) -> None:
+    total = whole(home, tmp_path, "resume")
+    assert total > 40
+    with fleet(home) as opened:
+        agent_id = talker(opened, tmp_path)
+        for at in range(part, total, PARTS):
+            before = opened.get_agent(agent_id).run
+            died = run_child(at, home, "resume", agent_id)
+            if died.returncode == 0:
+                assert at > total - 10, died.stdout
+                break
+            assert died.returncode == -signal.SIGKILL, (at, died.stdout, died.stderr)
+            until(lambda: _settled(opened), what=f"a settled registry after boundary {at}")
+            agree(opened)
+            assert opened.get_agent(agent_id).run in (before, before + 1)
+            opened.kill_agent(agent_id)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_message_is_handed_over_once_wherever_its_sender_died(
+    part: int, home: Path, tmp_path: Path
+) -> None:
+    total = whole(home, tmp_path, "send")
+    assert total > 40
+    with fleet(home) as opened:
+        agent_id = talker(opened, tmp_path)
+        for at in range(part, total, PARTS):
+            known = {each.id for each in opened.list_messages(agent_id).messages}
+            died = run_child(at, home, "send", agent_id)
+            if died.returncode == 0:
+                assert at > total - 10, died.stdout
+                break
+            assert died.returncode == -signal.SIGKILL, (at, died.stdout, died.stderr)
+            until(lambda: _settled(opened), what=f"a settled registry after boundary {at}")
+            agree(opened)
+            for each in opened.list_messages(agent_id).messages:
+                if each.id not in known:
+                    messages.bring(opened.context, each.id)  # as the daemon does
+            agree(opened)
+            for each in opened.list_messages(agent_id).messages:
+                assert each.state == "delivered", each
+            assert _told(opened, agent_id, at) == len(opened.list_messages(agent_id).messages) - len(known)
+            opened.kill_agent(agent_id)
+
+
+def _told(opened: Headcount, agent_id: str, at: int) -> int:
+    """Return how many runs that began were told the message of this boundary."""
+    begun = [Path(run.path) for run in opened.get_agent(agent_id).runs if run.started_at]
+    return sum(f'"say": "{at}"' in (path / "steps.json").read_text() for path in begun)
