@@ -55,6 +55,9 @@ def read(line: bytes) -> Sequence[Entry]:
 
 def _system(found: Mapping[str, Any]) -> Iterator[Entry]:
     subtype = clean(found.get("subtype"))
+    if subtype == "retry":
+        yield Entry(EntryKind.ERROR, "an answer broke off, the model is asked again")
+        return
     if subtype != "init":
         yield Entry(EntryKind.UNKNOWN, f"({subtype})", {"subtype": subtype})
         return
