@@ -642,6 +642,41 @@ class Headcount:
 
         return messages.cancel(self._context, agent_id)
 
+    def list_approvals(self, *, task_id: str | None = None) -> answers.ApprovalList:
+        """List what live agents ask before they do it (permissions `ask`), the oldest first.
+
+        An agent sees what its descendants ask.
+
+        >>> fleet.list_approvals(task_id=task).approvals
+        ()
+
+        Raises:
+            NotFound: no such task.
+        """
+        from headcount.services import approvals
+
+        return approvals.page(self._context, task_id=task_id)
+
+    def answer_approval(self, approval_id: str, *, allow: bool, reason: str = "") -> answers.Approved:
+        """Allow or deny what an agent asks. What nobody answers in time (setting `ask_expiry`) is denied.
+
+        >>> from headcount import NotFound
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> try:
+        ...     fleet.answer_approval(f"{agent.agent_id}.1.1", allow=True)
+        ... except NotFound as error:
+        ...     "does not ask" in error.message
+        True
+
+        Raises:
+            NotFound: nobody asks that.
+            NotAllowed: an agent answers that is not above the one that asks.
+            Refused: it was answered, expired or withdrawn before.
+        """
+        from headcount.services import approvals
+
+        return approvals.answer(self._context, approval_id, allow=allow, reason=reason)
+
     def get_findings(
         self,
         task_id: str,

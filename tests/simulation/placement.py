@@ -207,6 +207,15 @@ class SimPlacement:
         self._world.boundary("note answer")
         return self._world.notes.get((path, name))
 
+    def asks(self, path: str) -> Iterator[Mapping[str, Any]]:
+        return iter(())
+
+    def answer_ask(self, path: str, name: str, facts: Mapping[str, object]) -> bool:
+        return False
+
+    def ask_outcome(self, path: str, name: str) -> Mapping[str, Any] | None:
+        return None
+
     def environment(self, process: Process) -> Mapping[str, str] | None:
         return None
 

@@ -127,6 +127,22 @@ class Placement(Protocol):
         """Return what the driver says of a note, None as long as it says nothing."""
         ...
 
+    def asks(self, path: str) -> Iterator[Mapping[str, Any]]:
+        """Yield what a run asks and is not settled; `answered` says whether somebody has answered it."""
+        ...
+
+    def answer_ask(self, path: str, name: str, facts: Mapping[str, object]) -> bool:
+        """Answer a question of a run, durably; return False if somebody has done so before.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        ...
+
+    def ask_outcome(self, path: str, name: str) -> Mapping[str, Any] | None:
+        """Return what became of a question of a run, None as long as it stands."""
+        ...
+
     def environment(self, process: Process) -> Mapping[str, str] | None:
         """Return the environment that a process of ours was started with, None if it cannot be had."""
         ...

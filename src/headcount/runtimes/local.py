@@ -35,7 +35,7 @@ from headcount.domain.model import (
     StartRecord,
     VoidRecord,
 )
-from headcount.runtimes import cgroup, inbox, output, program, records, system
+from headcount.runtimes import asks, cgroup, inbox, output, program, records, system
 from headcount.runtimes.base import OutputSlice
 from headcount.runtimes.gate import gate
 from headcount.runtimes.process import ProcessTable
@@ -432,6 +432,15 @@ class LocalPlacement:
 
     def note_answer(self, path: str, name: str) -> Mapping[str, Any] | None:
         return inbox.answer(path, name)
+
+    def asks(self, path: str) -> Iterator[Mapping[str, Any]]:
+        return asks.pending(path)
+
+    def answer_ask(self, path: str, name: str, facts: Mapping[str, object]) -> bool:
+        return asks.answer(path, name, facts)
+
+    def ask_outcome(self, path: str, name: str) -> Mapping[str, Any] | None:
+        return asks.outcome(path, name)
 
     def environment(self, process: Process) -> Mapping[str, str] | None:
         try:

@@ -335,6 +335,39 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalFacts:
+    """What an agent asks before it does it. `kind` is what the tool does: execute, edit, fetch, other ..."""
+
+    id: str
+    agent_id: str
+    run: int
+    task_id: str
+    tool: str
+    title: str
+    kind: str
+    arguments: str  # as JSON, perhaps cut
+    asked_at: str | None
+    expires_at: str | None  # then it is denied
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalList:
+    """What live agents ask at the moment, the oldest first."""
+
+    approvals: tuple[ApprovalFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """What became of a question: allowed, denied, expired, withdrawn; answered: not acted on yet."""
+
+    id: str
+    agent_id: str
+    state: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """The answer to a report or a finding. `id` is its number in the registry, kept for ever."""
 

@@ -11,6 +11,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "deploy": ("deploy", "Deploy one agent for a task."),
         "resume": ("resume", "Let an agent that is over go on."),
         "send": ("messages", "Tell an agent something."),
+        "approvals": ("approvals", "Show what agents ask; allow or deny it."),
         "cancel": ("messages", "End what an agent does at the moment."),
         "wait": ("wait", "Wait until agents have ended."),
         "stop": ("stop", "Stop agents: TERM, grace, KILL."),

@@ -299,6 +299,22 @@ def cancel_turn(fleet: Headcount, agent_id: AgentId) -> Page:
     return page(fleet.cancel_turn(agent_id))
 
 
+def list_approvals(fleet: Headcount, task_id: MaybeTask = None) -> Page:
+    """List what live agents ask before they do it (deployed with permissions ask), oldest first, with the id
+    that answer_approval takes and when each expires."""
+    return page(fleet.list_approvals(task_id=task_id), more="answer these first")
+
+
+def answer_approval(
+    fleet: Headcount,
+    approval_id: Annotated[str, Field(description="As list_approvals names it")],
+    allow: Annotated[bool, Field(description="true: it may do it; false: it may not")],
+    reason: Annotated[str, Field(description="Why, for the record")] = "",
+) -> Page:
+    """Allow or deny what an agent asks. A person may answer every agent, an agent those below it."""
+    return page(fleet.answer_approval(approval_id, allow=allow, reason=reason))
+
+
 def list_agents(
     fleet: Headcount,
     task_id: MaybeTask = None,
@@ -507,6 +523,10 @@ TOOLS: Final[tuple[Tool, ...]] = (
     Tool(send_message, answers.Sent, "Tell an agent something", BOTH, once=True, slow=True),
     Tool(list_messages, answers.MessageList, "List messages", BOTH, reads_only=True, repeats_well=True),
     Tool(cancel_turn, answers.Cancelled, "Cancel a turn", BOTH, slow=True),
+    Tool(
+        list_approvals, answers.ApprovalList, "List approvals", BOTH, reads_only=True, repeats_well=True
+    ),
+    Tool(answer_approval, answers.Approved, "Allow or deny", BOTH, slow=True),
     Tool(resume_agent, answers.Deployed, "Resume an agent", BOTH, once=True, slow=True),
     Tool(
         wait_for_agents,

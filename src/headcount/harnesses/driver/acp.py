@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from headcount.harnesses.driver.letters import Letter
 from headcount.harnesses.driver.names import tool_of
 from headcount.harnesses.driver.policy import ALLOW, DENY, Use
-from headcount.harnesses.driver.talk import WITHDRAWN, Talk
+from headcount.harnesses.driver.talk import WITHDRAWN, Talk, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class Acp(Talk):
             self._held += letters
             return
         self.told(each for each in letters if each.id not in self._refused_once)
-        self._prompt("\n\n".join(each.text for each in letters), letters)
+        self._prompt(words_of(letters), letters)
 
     def interrupt(self) -> None:
         if self.session_id is not None:

@@ -212,6 +212,15 @@ class Talk:
         self.note("allowed" if decision == ALLOW else "denied", tool=use.tool, title=use.title, why=why)
 
 
+def words_of(letters: Iterable[Letter]) -> str:
+    """Return what an agent reads: a person's words as they are, those of another agent with its name."""
+    parts = []
+    for each in letters:
+        sender = each.facts.get("sender")
+        parts.append(f"Message from {sender}:\n{each.text}" if sender else each.text)
+    return "\n\n".join(parts)
+
+
 _RECEIVERS: Mapping[str, Callable[[Talk, Letter], None]] = {
     "cancel": Talk._cancel,  # noqa: SLF001  # a class's own table
     "answer": Talk._answer,  # noqa: SLF001
