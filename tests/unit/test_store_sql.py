@@ -11,7 +11,7 @@ import pytest
 
 import headcount.store
 from headcount.domain.lifecycle import LIVE, Change, Outcome, State, sources
-from headcount.domain.model import ReportStatus, Severity, TaskState
+from headcount.domain.model import Isolation, ReportStatus, Severity, TaskState, WorktreeState
 from headcount.store import runs
 from headcount.store.statements import SQL, migrations, statements
 
@@ -36,7 +36,7 @@ def test_every_statement_says_what_it_guarantees() -> None:
 
 def test_every_statement_is_used_and_every_used_one_exists() -> None:
     code = "\n".join(path.read_text() for path in STORE.glob("*.py"))
-    used = set(re.findall(r'"((?:tasks|runs|reports|findings|events|keys|calls)\.\w+)"', code))
+    used = set(re.findall(r'"((?:tasks|runs|reports|findings|events|keys|calls|messages|worktrees)\.\w+)"', code))
     used |= {f"runs.page_{what}{where}" for what in ("all", "live") for where in ("", "_of_task")}
     assert used == set(statements())
 
@@ -66,6 +66,8 @@ def test_the_statements_are_read_in_two_milliseconds() -> None:
         ("run", "outcome", Outcome),
         ("report", "status", ReportStatus),
         ("finding", "severity", Severity),
+        ("agent", "isolation", Isolation),
+        ("worktree", "state", WorktreeState),
     ],
 )
 def test_the_words_in_sql_are_the_words_in_python(

@@ -50,6 +50,22 @@ class Why(StrEnum):
     MESSAGE = "message"  # to an agent that was over
 
 
+class Isolation(StrEnum):
+    """Where an agent works."""
+
+    SHARED = "shared"  # in the project itself, as everybody
+    WORKTREE = "worktree"  # in a git worktree of its own
+
+
+class WorktreeState(StrEnum):
+    """What has become of a worktree that was made for an agent."""
+
+    MAKING = "making"
+    THERE = "there"
+    REMOVING = "removing"
+    REMOVED = "removed"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class RunKey:
     """One run: the agent's id and the run number, which is the fencing token."""
@@ -126,6 +142,8 @@ class Task:
     spawn_rules: Mapping[str, tuple[str, ...]] | None
     created_at: float
     closed_at: float | None = None
+    isolation: Isolation = Isolation.SHARED  # of its agents, unless a deploy says otherwise
+    setup: tuple[str, ...] = ()  # argv, run in each new worktree
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +225,26 @@ class Agent:
     cwd: str
     prompt: str | None
     created_at: float
+    isolation: Isolation = Isolation.SHARED
+
+
+@dataclass(frozen=True, slots=True)
+class Worktree:
+    """A git worktree that was made, or is to be made, for an agent. It belongs to the agent, not to a run."""
+
+    agent_id: str
+    repository: str  # the common git directory
+    path: str
+    branch: str
+    base: str  # the commit that it began at
+    state: WorktreeState
+    made_at: float
+    tip: str | None = None  # the commit that it was at when it was removed
+    trash_ref: str | None = None  # where what only it had was kept
+    trashes: int = 0  # how many such refs were made
+    result: Mapping[str, Any] | None = None  # as it was at the end of the latest run that is over
+    removed_at: float | None = None
+    seq: int = 0  # order of making
 
 
 class LockState(StrEnum):

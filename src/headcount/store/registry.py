@@ -26,12 +26,13 @@ from headcount.store.reports import Reports
 from headcount.store.runs import Runs
 from headcount.store.session import Session
 from headcount.store.tasks import Tasks
+from headcount.store.worktrees import Worktrees
 
 
 class Tx:
     """One transaction: the aggregates, all on the same snapshot."""
 
-    __slots__ = ("calls", "events", "findings", "keys", "messages", "reports", "runs", "tasks")
+    __slots__ = ("calls", "events", "findings", "keys", "messages", "reports", "runs", "tasks", "worktrees")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         session = Session(connection)
@@ -43,6 +44,7 @@ class Tx:
         self.keys: Final = IdempotencyKeys(session)
         self.calls: Final = Calls(session)
         self.messages: Final = Messages(session)
+        self.worktrees: Final = Worktrees(session)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final
 from headcount.domain.admission import AdmissionFacts
 from headcount.domain.errors import NotFound, Refused
 from headcount.domain.lifecycle import LIVE, Change, Outcome, State, advance, sources
-from headcount.domain.model import Agent, ExitRecord, LiveRun, Process, Run, RunKey, Used, Why
+from headcount.domain.model import Agent, ExitRecord, Isolation, LiveRun, Process, Run, RunKey, Used, Why
 from headcount.store.codec import dump, load, load_object
 from headcount.store.session import Session, Value
 from headcount.store.tasks import Tasks
@@ -49,6 +49,7 @@ class NewRun:
     resumes: int | None = None  # the run whose conversation this one continues
     why: Why = Why.DEPLOY
     resume_on_crash: int = 0  # of a `first` one
+    isolation: Isolation = Isolation.SHARED  # of a `first` one
 
 
 _FROM_MAX: Final = 3
@@ -290,6 +291,7 @@ class Runs:
         for key in sorted(keys):  # an agent's earlier runs first: its latest goes only as the last
             gone += self._session.change("runs.forget", agent_id=key.agent_id, n=key.n)
             self._session.change("runs.empty_agent", agent_id=key.agent_id)
+            self._session.change("runs.forget_worktree", agent_id=key.agent_id)
             self._forget_agents_from(key.agent_id)
         return gone
 
@@ -338,6 +340,7 @@ def _new_row(new: NewRun) -> dict[str, Value]:
         "resumes": new.resumes,
         "why": new.why.value,
         "resume_on_crash": new.resume_on_crash,
+        "isolation": new.isolation.value,
     }
 
 
@@ -416,6 +419,7 @@ def _agent(row: sqlite3.Row) -> Agent:
         cwd=row["cwd"],
         prompt=row["prompt"],
         created_at=row["created_at"],
+        isolation=Isolation(row["isolation"]),
     )
 
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from headcount.domain.model import Message, Task, TaskContext, TaskState
+from headcount.domain.model import Isolation, Message, Task, TaskContext, TaskState
 from headcount.store.codec import dump, load
 from headcount.store.session import Session
 
@@ -35,6 +35,8 @@ class Tasks:
             spawn_rules=None if task.spawn_rules is None else dump(task.spawn_rules),
             created_at=task.created_at,
             closed_at=task.closed_at,
+            isolation=task.isolation.value,
+            setup=dump(task.setup),
         )
 
     def get(self, task_id: str) -> Task | None:
@@ -76,6 +78,8 @@ def _task(row: sqlite3.Row) -> Task:
         else {role: tuple(allowed) for role, allowed in load(rules).items()},
         created_at=row["created_at"],
         closed_at=row["closed_at"],
+        isolation=Isolation(row["isolation"]),
+        setup=tuple(load(row["setup"])),
     )
 
 

@@ -3,9 +3,11 @@
 -- name: add_agent
 -- An agent's id is new, or nothing is written.
 INSERT INTO agent (agent_id, task_id, role, parent_id, depth, harness, model, effort,
-                   work_hash, command, cwd, created_at, prompt, options, resume_on_crash)
+                   work_hash, command, cwd, created_at, prompt, options, resume_on_crash,
+                   isolation)
 VALUES (:agent_id, :task_id, :role, :parent, :depth, :harness, :model, :effort,
-        :work_hash, :command, :cwd, :reserved_at, :prompt, :options, :resume_on_crash);
+        :work_hash, :command, :cwd, :reserved_at, :prompt, :options, :resume_on_crash,
+        :isolation);
 
 -- name: add
 -- Take the agent's, the (task, role) and the (task, work) slot, or fail on a constraint.
@@ -246,12 +248,19 @@ DELETE FROM run
 UPDATE agent SET prompt = NULL, command = '[]'
  WHERE agent_id = :agent_id AND NOT EXISTS (SELECT 1 FROM run WHERE run.agent_id = agent.agent_id);
 
+-- name: forget_worktree
+-- Forget the worktree of an agent without runs, if it is gone and nothing of it is kept.
+DELETE FROM worktree
+ WHERE agent_id = :agent_id AND state = 'removed' AND trash_ref IS NULL
+   AND NOT EXISTS (SELECT 1 FROM run WHERE run.agent_id = worktree.agent_id);
+
 -- name: forget_agent
--- Delete an agent of a task that takes no more agents, if no run, child or finding refers to it.
+-- Delete an agent of a task that takes no more agents, if no run, child, worktree or finding refers to it.
 DELETE FROM agent
  WHERE agent_id = :agent_id
    AND NOT EXISTS (SELECT 1 FROM run WHERE run.agent_id = agent.agent_id)
    AND NOT EXISTS (SELECT 1 FROM agent AS child WHERE child.parent_id = agent.agent_id)
+   AND NOT EXISTS (SELECT 1 FROM worktree WHERE worktree.agent_id = agent.agent_id)
    AND NOT EXISTS (SELECT 1 FROM finding WHERE finding.agent_id = agent.agent_id)
    AND EXISTS (SELECT 1 FROM task WHERE task.task_id = agent.task_id AND task.state IN ('closed', 'archived'))
 RETURNING parent_id;

@@ -3,6 +3,9 @@
 ALTER TABLE agent ADD COLUMN options TEXT NOT NULL DEFAULT '{}';        -- JSON: domain.options, what differs
 ALTER TABLE agent ADD COLUMN isolation TEXT NOT NULL DEFAULT 'shared'
     CHECK (isolation IN ('shared', 'worktree'));
+ALTER TABLE task ADD COLUMN isolation TEXT NOT NULL DEFAULT 'shared'    -- of its agents, unless they say
+    CHECK (isolation IN ('shared', 'worktree'));
+ALTER TABLE task ADD COLUMN setup TEXT NOT NULL DEFAULT '[]';           -- JSON: argv, run in a new worktree
 ALTER TABLE agent ADD COLUMN resume_on_crash INTEGER NOT NULL DEFAULT 0 CHECK (resume_on_crash >= 0);
 
 ALTER TABLE run ADD COLUMN session_id TEXT;                             -- the program's own conversation
@@ -46,11 +49,14 @@ CREATE TABLE worktree (
     branch     TEXT NOT NULL,
     base       TEXT NOT NULL,                            -- the commit that it began at
     state      TEXT NOT NULL CHECK (state IN ('making', 'there', 'removing', 'removed')),
+    tip        TEXT,                                     -- the commit that it was at when it was removed
     trash_ref  TEXT,                                     -- where what it had that nothing else has was kept
+    trashes    INTEGER NOT NULL DEFAULT 0,               -- how many such refs were made
     result     TEXT,                                     -- JSON: commits, diff, dirty files at the end of a run
     made_at    REAL NOT NULL,
     removed_at REAL,
     CHECK ((removed_at IS NOT NULL) = (state = 'removed'))
 ) STRICT;
 
-CREATE INDEX worktree_there ON worktree (repository) WHERE state <> 'removed';
+CREATE INDEX worktree_there ON worktree (agent_id) WHERE state <> 'removed';
+CREATE INDEX worktree_unsettled ON worktree (agent_id) WHERE state IN ('making', 'removing');
