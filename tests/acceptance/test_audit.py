@@ -19,7 +19,7 @@ Edit = tuple[str, str, str]
 
 SABOTAGE: dict[str, list[Edit]] = {
     "file locking": [
-        ("services/report.py", "return _reported(tx, run, number)", "raise OSError('the write is lost')"),
+        ("services/report.py", "return _wrote(context, tx, number, run)", "raise OSError('the write is lost')"),
     ],
     "atomic operations": [("store/sql/runs.sql", "count(*) AS number", "count(*) + 1 AS number")],
     "deduplication": [
@@ -29,8 +29,8 @@ SABOTAGE: dict[str, list[Edit]] = {
     "multiple-load check": [
         (
             "services/deploy.py",
-            "        looked = settle.look(context, act=True)\n",
-            "        looked = settle.look(context, act=True)\n        settle.observe(context)\n",
+            "        admitted = reserve(settle.look(context, act=True))\n",
+            "        settle.observe(context)\n        admitted = reserve(settle.look(context, act=True))\n",
         )
     ],
     "ghost entries": [("domain/plan.py", "        return Reap(seen)\n", "        return None\n")],
@@ -68,8 +68,8 @@ SABOTAGE: dict[str, list[Edit]] = {
     "performance": [
         (
             "services/deploy.py",
-            "        looked = settle.look(context, act=True)\n",
-            "        looked = settle.look(context, act=True)\n        context.clock.pause(0.4)\n",
+            "        admitted = reserve(settle.look(context, act=True))\n",
+            "        context.clock.pause(0.4)\n        admitted = reserve(settle.look(context, act=True))\n",
         ),
     ],
 }
