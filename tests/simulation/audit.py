@@ -65,6 +65,7 @@ class Auditor:
         self.rows: dict[RunKey, sqlite3.Row] = {}
         self._over: dict[RunKey, tuple[object, ...]] = {}
         self._halted = halted
+        self._runs = 0
         self._seq = 0
         self._events = 0
         self._version = self._commits = -1
@@ -102,12 +103,15 @@ class Auditor:
             known = self.agents.get(key.agent_id)
             hold(known, "journal", f"{key} has a row and no event")
             assert known is not None
+            if key.n < known.key.n:
+                hold(row["state"] not in LIVE, "I3", f"{key} is live beside run {known.key.n}")
+                continue
             hold(
                 row["state"] == known.state,
                 "journal",
                 f"{key} is {row['state']}, by its events {known.state}",
             )
-        hold(len(self.rows) == len(self.agents), "I4", "a row is gone")
+        hold(len(self.rows) == self._runs, "I4", "a row is gone")
         self._over_stays_over()
 
     def _over_stays_over(self) -> None:
@@ -145,6 +149,7 @@ class Auditor:
 
     def _move(self, event: sqlite3.Row, to: str, *sources: str) -> None:
         known = self.agents[event["agent_id"]]
+        hold(known.key.n == event["run"], "I4", f"{event['kind']} of run {event['run']} of {known.key}")
         hold(known.state in sources, "I4", f"{event['kind']} of {known.key}, which is {known.state}")
         known.state = to
 
@@ -159,7 +164,7 @@ class Auditor:
     def _reserved(self, event: sqlite3.Row, data: Mapping[str, object]) -> None:
         """Judge an admission by what the journal says of the moment before it."""
         agent = self._db.execute("SELECT * FROM agent WHERE agent_id = ?", (event["agent_id"],)).fetchone()
-        run = self._db.execute("SELECT * FROM run WHERE agent_id = ?", (event["agent_id"],)).fetchone()
+        run = self.rows[RunKey(event["agent_id"], event["run"])]
         new = Known(
             RunKey(agent["agent_id"], event["run"]),
             agent["task_id"],
@@ -171,18 +176,30 @@ class Auditor:
         hold(data["parent"] == new.parent, "journal", f"{new.key} has another parent in the journal")
         task, flags = self.tasks[new.task_id], json.loads(agent["command"])
         hold(task.state == "open", "I2", f"{new.key} was admitted to a task that is {task.state}")
+        before = self.agents.get(new.key.agent_id)
         self._judge_widths(new, task)
-        self._judge_parent(new, task)
+        if before is None:
+            hold(task.agents < task.max_agents, "I2", f"{new.key} exceeds max_agents of its task")
+            self._judge_parent(new, task)
+            task.agents += 1
+        else:
+            self._judge_again(new, before, run)
         self._judge_doubles(new, flags)
-        if "by-agent" in flags:
+        if "by-agent" in flags and before is None:
             self._judge_rate(new, run)
-        task.agents += 1
         self.agents[new.key.agent_id] = new
+        self._runs += 1
+
+    def _judge_again(self, new: Known, before: Known, run: sqlite3.Row) -> None:
+        hold(not before.live, "I3", f"{new.key} was admitted beside {before.key}, which is {before.state}")
+        hold(new.key.n == before.key.n + 1, "I3", f"{new.key} follows {before.key}")
+        continued = self.rows[RunKey(new.key.agent_id, run["resumes"])]
+        hold(continued["started_at"], "rows", f"{new.key} goes on with a run that never began")
+        hold(run["session_id"] == continued["session_id"], "rows", f"{new.key} is another conversation")
 
     def _judge_widths(self, new: Known, task: KnownTask) -> None:
         hold(len(self._live()) < self.limits.machine_max_live, "I2", f"{new.key} exceeds machine_max_live")
         hold(len(self._live(new.task_id)) < task.max_live, "I2", f"{new.key} exceeds max_live of its task")
-        hold(task.agents < task.max_agents, "I2", f"{new.key} exceeds max_agents of its task")
 
     def _judge_parent(self, new: Known, task: KnownTask) -> None:
         hold(new.depth <= task.max_depth, "I2", f"{new.key} is deeper than max_depth")
@@ -207,7 +224,8 @@ class Auditor:
 
     def _judge_rate(self, new: Known, run: sqlite3.Row) -> None:
         since = run["reserved_boottime"] - self.limits.spawn_window
-        siblings = [self.rows[each.key] for each in self.agents.values() if each.parent == new.parent]
+        known = {each.key.agent_id: each.key.n for each in self.agents.values() if each.parent == new.parent}
+        siblings = [row for key, row in self.rows.items() if key.n <= known.get(key.agent_id, 0)]
         recent = [
             each
             for each in siblings
@@ -303,7 +321,9 @@ class Auditor:
     def count(self, task_id: str) -> Iterator[tuple[str, int]]:
         """Yield how many agents of a task are in each state."""
         found = self._db.execute(
-            "SELECT state, count(*) FROM run WHERE task_id = ? GROUP BY state", (task_id,)
+            "SELECT state, count(*) FROM run WHERE task_id = ? AND n = (SELECT max(n) FROM run AS other"
+            " WHERE other.agent_id = run.agent_id) GROUP BY state",
+            (task_id,),
         )
         yield from ((row[0], row[1]) for row in found)
 

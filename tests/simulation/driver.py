@@ -170,6 +170,9 @@ class Driver(Stage):
             return
         bodies = {
             fleet.stop: 4,
+            fleet.resume: 8,
+            fleet.send: 6,
+            fleet.bring: 2,
             fleet.again: 3,
             fleet.halt: 1,
             fleet.repair: 2,

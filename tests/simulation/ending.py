@@ -10,6 +10,7 @@ from headcount.services.answers import Health
 from headcount.services.context import Context
 from tests.simulation.audit import LIVE, hold
 from tests.simulation.stage import Stage
+from tests.simulation.world import RunDir
 
 
 class Ending:
@@ -32,6 +33,7 @@ class Ending:
         self.world.settle()
         self._headcount()
         self._blind()
+        self._what_was_told()
         self._counts()
         self._healthy()
         self._room_is_room()
@@ -52,6 +54,25 @@ class Ending:
         self.world.settle()
         self._tick()
         self.auditor.agree()
+
+    def _what_was_told(self) -> None:
+        """Each message that was acknowledged is there and reached its agent at most once; one that is said to
+        have reached it in a prompt is in that of one run that is known to have begun."""
+        for number, text in self.fleet.told.items():
+            row = self.auditor.said("message", number)
+            hold(row, "I7", f"message {number} was acknowledged and is not there")
+            assert row is not None
+            begun = [run.key for run in self.world.dirs.values() if self._was_told(run, text)]
+            times = len(begun) + self.fleet.heard.count(text)
+            hold(times <= 1, "I7", f"message {number} reached its agent {times} times: {begun}")
+            told = row["state"] == "delivered" and row["way"] == "resume"
+            hold(not told or begun, "I7", f"message {number} is delivered, and no run was told")
+            hold(row["state"] == "delivered" or not times, "I7", f"message {number} is {row['state']}")
+
+    def _was_told(self, run: RunDir, text: str) -> bool:
+        confirmed = self.auditor.rows[run.key]["started_at"] is not None
+        prompt = run.order.stdin if run.order else None
+        return run.starts == 1 and confirmed and prompt is not None and text.encode() in prompt
 
     def _what_was_said(self) -> None:
         for said in self.fleet.said:

@@ -10,12 +10,26 @@ from pathlib import Path
 from headcount.config import Home, Settings
 from headcount.domain.errors import HeadcountError, InvalidInput, NotAllowed, PlacementFailed, Refused
 from headcount.domain.model import Caller, Limits, RunKey
-from headcount.domain.options import Options
+from headcount.domain.options import Ability, Options
 from headcount.harnesses import catalogue
-from headcount.services import agents, deploy, headcount, report, rights, settle, stop, tasks, wait
+from headcount.harnesses.base import Harness
+from headcount.harnesses.command import Command
+from headcount.services import (
+    agents,
+    deploy,
+    headcount,
+    messages,
+    report,
+    resume,
+    rights,
+    settle,
+    stop,
+    tasks,
+    wait,
+)
 from headcount.services.answers import Deployed
 from headcount.services.context import Context
-from headcount.services.request import Request
+from headcount.services.request import Again, Request
 from tests.simulation.audit import Auditor, hold
 from tests.simulation.placement import SimClock, SimPlacement, SimViews
 from tests.simulation.registry import WatchedRegistry
@@ -27,6 +41,17 @@ WORKS = (None, "the first work", "the second work")
 SLOTS = ("machine_max_live", "max_live", "duplicate_role", "same_work")
 GRACES = (0.0, 0.05, None)
 ENV = {"PATH": "/usr/bin:/bin"}
+
+
+class Talker(Command):
+    """A plain program that remembers its conversation."""
+
+    name = "talker"
+    abilities = frozenset({Ability.RESUME, Ability.PRESET_SESSION})
+
+
+def find(name: str) -> Harness:
+    return Talker() if name == Talker.name else catalogue.find(name)
 
 
 class NoDaemon:
@@ -64,6 +89,8 @@ class Fleet:
         self.auditor = Auditor(world, home.registry, home.halted, limits)
         self.daemon: Proc | None = None
         self.said: list[Said] = []
+        self.told: dict[int, str] = {}  # messages that were acknowledged
+        self.heard: list[str] = []  # and those that reports were answered with
         self.refused: dict[tuple[str, str], int] = {}
         self.keyed: dict[tuple[str, str], set[str]] = {}
         self.requests: list[tuple[Request, str | None]] = []
@@ -113,7 +140,7 @@ class Fleet:
             placement=SimPlacement(self.world, process),
             views=SimViews(self.world),
             clock=SimClock(self.world),
-            harness=catalogue.find,
+            harness=find,
             headcount=("/usr/bin/headcount",),
             caller=Caller(cwd=str(self.home.root), env=ENV),
             token=None,
@@ -171,7 +198,7 @@ class Fleet:
             task_id=self.any_task(),
             role=rng.choice(ROLES),
             prompt=rng.choice(WORKS),
-            harness="command",
+            harness=rng.choice(("command", "talker")),
             command=(program, *flags, *(("fails",) if rng.random() < 0.1 else ())),
             parent=self.any_agent() if rng.random() < 0.1 else None,
             options=Options(),
@@ -194,7 +221,7 @@ class Fleet:
                 self._count_refusal(request, error)
                 holds_a_slot = error.code in SLOTS
                 hold(
-                    not (holds_a_slot and dead & set(error.holders)),
+                    not (holds_a_slot and self._held_by(dead, error)),
                     "I2",
                     f"held by the dead: {error.holders}",
                 )
@@ -206,12 +233,18 @@ class Fleet:
         self._judge_answer(request, scope, answer)
         return answer
 
-    def _dead(self) -> set[str]:
-        """Return the agents that anybody who looks now sees to be over: none of them may hold a slot."""
+    def _dead(self) -> set[RunKey]:
+        """Return the runs that anybody who looks now sees to be over: none of them may hold a slot."""
         if self.world.climate.unknown:
             return set()  # a look may fail, and then it holds its slot rightly
         runs = [run for run in self.world.dirs.values() if run.lock is None and not run.blind]
-        return {run.key.agent_id for run in runs if run.marked and (run.start or run.exit or run.void)}
+        return {run.key for run in runs if run.marked and (run.start or run.exit or run.void)}
+
+    def _held_by(self, dead: set[RunKey], error: Refused) -> bool:
+        """Say whether a slot is held by one of the dead, and not by a further run of the same agent."""
+        self.auditor.step()
+        known = (self.auditor.agents.get(holder) for holder in error.holders)
+        return any(each is not None and each.key in dead for each in known)
 
     def _count_refusal(self, request: Request, error: Refused) -> None:
         self.world.note(f"refused: {error.code} {error.message}")
@@ -235,6 +268,54 @@ class Fleet:
         if not self.requests:
             self.requests.append((self.request(idempotency_key="key-again", parent=None), None))
         self.deploy(context, self.requests[0][0])
+
+    def any_talker(self) -> str:
+        """Return an agent that may be resumed, most often."""
+        orders = [run.order for run in self.world.dirs.values() if run.order and run.start]
+        talkers = {order.key.agent_id for order in orders if order.harness == Talker.name}
+        over = sorted(
+            each for each in talkers if each in self.auditor.agents and not self.auditor.agents[each].live
+        )
+        return self.rng.choice(over) if over and self.rng.random() < 0.9 else self.any_agent()
+
+    def resume(self, context: Context) -> None:
+        agent_id = self.any_talker()
+        dead = self._dead()
+        try:
+            answer = resume.resume(context, Again(agent_id, f"prompt {self.rng.getrandbits(32)}"))
+        except Refused as error:
+            self._note_refusal(agent_id, error, dead)
+            return
+        except HeadcountError as error:
+            self.world.note(f"resume of {agent_id}: {error.code} {error.message}")
+            return
+        run = self.world.dirs[RunKey(agent_id, answer.run)]
+        hold(run.starts == 1, "I3", f"{run.key} is said to be resumed and was started {run.starts} times")
+
+    def _note_refusal(self, agent_id: str, error: Refused, dead: set[RunKey]) -> None:
+        self.world.note(f"resume of {agent_id}: {error.code} {error.message}")
+        if error.code in ("stopped_meanwhile", "cannot_resume"):
+            return
+        at = (self.auditor.agents[agent_id].task_id, error.code)
+        self.refused[at] = self.refused.get(at, 0) + 1
+        held = error.code in SLOTS and self._held_by(dead, error)
+        hold(not held, "I2", f"held by the dead: {error.holders}")
+
+    def send(self, context: Context) -> None:
+        text = f"told {self.rng.getrandbits(64):016x}"
+        try:
+            sent = messages.send(context, self.any_talker(), text)
+        except HeadcountError as error:
+            self.world.note(f"send: {error.code} {error.message}")
+            return
+        self.told[sent.id] = text
+
+    def bring(self, context: Context) -> None:
+        """Bring what waits on its way, as the daemon does."""
+        with context.registry.read() as tx:
+            waiting = [each.id for agent_id in tx.messages.waiting() for each in tx.messages.queued(agent_id)]
+        for number in waiting:
+            messages.bring(context, number)
 
     def stop(self, context: Context) -> None:
         agent_id = self.any_agent()
@@ -312,6 +393,7 @@ class Fleet:
             table = "finding"
         hold(said.agent_id == run.key.agent_id, "I10", f"{run.key} spoke as {said.agent_id}")
         self.said.append(Said(table, said.id, said.agent_id, message))
+        self.heard.extend(each.text for each in said.messages)
 
     def says_late(self, context: Context) -> None:
         """Let any agent that ever ran speak through the daemon, most often one that is over."""

@@ -40,7 +40,8 @@ def resume(context: Context, again: Again) -> Deployed:
     _check_harness(harness, agent)
     if again.prompt is not None:
         check_prompt(again.prompt, harness, context.settings.limits.prompt_max_bytes)
-        command = agent.command if harness.wraps_prompt else ()  # a raw prompt may stand there instead
+        # where both are a way to say the same, the prompt is what is said now
+        command = agent.command if harness.wraps_prompt or harness.needs_command else ()
         harness.check(prompt=again.prompt, command=command, options=parse_options(agent.options))
     _learn(context, runs)
     return deploy.begin(
