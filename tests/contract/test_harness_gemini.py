@@ -136,6 +136,7 @@ def test_our_server_is_named_with_what_it_needs_by_name_only(home: Path) -> None
     server = found["over"]["mcpServers"]["headcount"]
     assert (server["command"], server["args"]) == ("/opt/bin/headcount", ["mcp"])
     assert server["env"]["HEADCOUNT_TOKEN"] == "$HEADCOUNT_TOKEN"
+    assert server["env"]["PATH"] == "$PATH"  # and all else that its children may need
     assert found["over"]["model"] == {"maxSessionTurns": 7}
     assert found["context"] == "Be brief."
     assert found["under"] == {"general": {"maxAttempts": 3}}

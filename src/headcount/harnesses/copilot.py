@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from headcount.domain.entries import Entry
 from headcount.domain.errors import InvalidInput
@@ -172,7 +172,9 @@ def _denying(rule: str) -> Iterator[str]:
 
 
 def _mcp_config(spec: Spec) -> bytes:
-    """Name our server and nothing secret: it inherits its token from the agent's environment."""
+    """Name our server and nothing secret: it inherits its token from the agent's environment, and the keys
+    that its children need, which Copilot CLI would keep for itself, are passed by name."""
     args = [*spec.headcount[1:], "mcp"]
-    server = {"type": "local", "command": spec.headcount[0], "args": args, "tools": ["*"]}
+    server: dict[str, Any] = {"type": "local", "command": spec.headcount[0], "args": args, "tools": ["*"]}
+    server["env"] = {name: f"${{{name}}}" for name in sorted(spec.env)}
     return json.dumps({"mcpServers": {SERVER: server}}, indent=1).encode()

@@ -63,7 +63,14 @@ SESSION_VARIABLES: Final = (
 )
 """They belong to the session that deploys, when that is a Gemini CLI too, or to the editor around it."""
 
-CONTRACT: Final = ("AGENT_ID", "RUN", "TASK_ID", "TOKEN", "HOME", "SOCKET")
+CONTRACT: Final = (
+    "HEADCOUNT_AGENT_ID",
+    "HEADCOUNT_HOME",
+    "HEADCOUNT_RUN",
+    "HEADCOUNT_SOCKET",
+    "HEADCOUNT_TASK_ID",
+    "HEADCOUNT_TOKEN",
+)
 """It hides variables that look like secrets from its MCP servers, unless they are named."""
 
 MODES: Final[Mapping[Permissions, str]] = {
@@ -218,7 +225,7 @@ def _overlay(spec: Spec) -> bytes:
     server = {
         "command": spec.headcount[0],
         "args": [*spec.headcount[1:], "mcp"],
-        "env": {f"HEADCOUNT_{name}": f"$HEADCOUNT_{name}" for name in CONTRACT},
+        "env": {name: f"${name}" for name in sorted({*CONTRACT, *spec.env})},
         "trust": True,
     }
     over: dict[str, Any] = {"mcpServers": {SERVER: server}, "general": {"enableAutoUpdate": False}}
