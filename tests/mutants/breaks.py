@@ -371,6 +371,25 @@ BREAKS = (
     ),
     Break(
         "I7",
+        "a message in a prompt is not counted as delivered",
+        "services/settle.py",
+        "            for number in tx.messages.begun(row.key, now=now):\n",
+        "            for number in ():\n",
+        ("tests/acceptance/test_messages.py::test_an_agent_that_is_over_goes_on_with_the_message",),
+    ),
+    Break(
+        "I7",
+        "a message is handed over with every report",
+        "services/messages.py",
+        "        if tx.messages.deliver(each.id, Way.REPORT, run=run.key.n, now=now):\n",
+        "        if True:\n",
+        (
+            "tests/acceptance/test_messages.py"
+            "::test_another_live_agent_is_told_with_the_answer_to_its_next_report",
+        ),
+    ),
+    Break(
+        "I7",
         "a refusal leaves no event",
         "services/admit.py",
         "            _record_refusal(context, tx, sought, error)\n",
