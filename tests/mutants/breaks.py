@@ -16,6 +16,7 @@ CROWDS = "tests/contract/test_registry_crowds.py"
 OUTPUT = "tests/contract/test_placement_output.py"
 PLACEMENT = "tests/contract/test_placement.py"
 RUNNER = "tests/faults/test_runner.py"
+MESSAGES = "tests/acceptance/test_messages.py"
 REPEATED = "tests/faults/test_repeated_calls.py"
 
 
@@ -375,7 +376,7 @@ BREAKS = (
         "services/settle.py",
         "            for number in tx.messages.begun(row.key, now=now):\n",
         "            for number in ():\n",
-        ("tests/acceptance/test_messages.py::test_an_agent_that_is_over_goes_on_with_the_message",),
+        (f"{MESSAGES}::test_an_agent_that_is_over_goes_on_with_the_message",),
     ),
     Break(
         "I7",
@@ -383,10 +384,7 @@ BREAKS = (
         "services/messages.py",
         "        if tx.messages.deliver(each.id, Way.REPORT, run=run.key.n, now=now):\n",
         "        if True:\n",
-        (
-            "tests/acceptance/test_messages.py"
-            "::test_another_live_agent_is_told_with_the_answer_to_its_next_report",
-        ),
+        (f"{MESSAGES}::test_another_live_agent_is_told_with_the_answer_to_its_next_report",),
     ),
     Break(
         "I7",
