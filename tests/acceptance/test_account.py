@@ -150,3 +150,32 @@ def test_the_daemon_makes_accounts_long_ones_and_those_of_before_its_time(
     with daemons.daemon(home):
         until(lambda: accounts() != [None], what="an account", patience=60)
     assert accounts()[0]["lines"] == 3 * times
+
+
+def test_a_resumed_run_is_counted_apart_where_its_program_counts_the_whole_conversation(
+    opened: Headcount, tmp_path: Path
+) -> None:
+    program = tmp_path / "bin" / "codex"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\ncat >/dev/null\n"
+        """echo '{"type":"thread.started","thread_id":"c-1"}'\n"""
+        """echo '{"type":"item.completed","item":{"id":"i","type":"agent_message","text":"so"}}'\n"""
+        'n=$HEADCOUNT_RUN\necho "{\\"type\\":\\"turn.completed\\",\\"usage\\":'
+        '{\\"input_tokens\\":$((n*n*100)),\\"output_tokens\\":$((n*10))}}"\n'
+    )
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "CODEX_API_KEY": "none"}
+    acting = opened.acting_as(Caller(cwd=str(tmp_path), env=env))
+    agent = acting.deploy(new_task(opened, tmp_path), role="builder", harness="codex", prompt="go")
+    for n in (2, 3):
+        assert opened.wait_for_agents([agent.agent_id], timeout=20).done
+        assert acting.resume_agent(agent.agent_id, "more").run == n
+    assert opened.wait_for_agents([agent.agent_id], timeout=20).done
+    runs = opened.get_agent(agent.agent_id).runs
+    assert [run.session_id for run in runs] == ["c-1"] * 3
+    used = [run.account and (run.account["input"], run.account["output"]) for run in runs]
+    assert used == [(100, 10), (300, 10), (500, 10)]
+    total = opened.get_task_status(agent.task_id).used
+    assert (total.input, total.output) == (900, 30)
