@@ -185,14 +185,16 @@ BREAKS = (
     for row in rows:
         if row.key not in seen:
             seen[row.key] = context.placement.look_at(row.key, row.path)
+        seen[row.key] = _if_taken_away(context, row, seen[row.key])
 """,
         """    seen = dict(looked.seen)
     for row in rows:
         if row.key not in seen:
             seen[row.key] = replace(context.placement.look_at(row.key, row.path), marked=False)
+        seen[row.key] = _if_taken_away(context, row, seen[row.key])
     deployers = {row.key: _deployer(context, row) for row in undecided}
 """,
-        (f"{FOUND}::test_a_run_that_a_dead_deployer_started_after_the_look_is_not_given_up",),
+        (f"{FOUND}::test_a_run_that_is_started_between_two_questions_about_it_is_not_given_up",),
     ),
     Break(
         "I1",

@@ -23,7 +23,7 @@ sys.path.insert(0, str(REPOSITORY))
 from tests.mutants.breaks import BREAKS, Break  # noqa: E402 - found by the line above
 
 SEEDS = "80"
-TIMEOUT = 300.0
+TIMEOUT = 600.0
 FAILED = 1  # pytest's word for "tests ran, and some failed"; anything else says nothing of the break
 
 

@@ -28,6 +28,32 @@ def test_a_run_that_a_dead_deployer_started_after_the_look_is_not_given_up(stage
     assert row["state"] == "running"
 
 
+def test_a_run_that_is_started_between_two_questions_about_it_is_not_given_up(stage: Stage) -> None:
+    task_id = scene.task(stage)
+    deployers = []
+    for role in ("one", "two"):
+        wanted = scene.request(task_id, role=role)
+        strand = stage.fleet.person(role, lambda context, wanted=wanted: deploy.deploy(context, wanted))
+        stage.until(strand, "prepare")  # reserved, and nothing else is there
+        deployers.append(strand)
+    tick = stage.fleet.person("tick", stage.fleet.tick)
+    stage.until(tick, "look at")
+    stage.resume(tick)
+    stage.until(tick, "look at")  # of the first it has seen that nothing is there
+    first = min(deployers, key=lambda each: each.name)
+    stage.until(first, "pause")  # the runner is started
+    (run,) = stage.world.dirs.values()
+    assert run.phase == "spawned"
+    run.phase = "slow"  # and has not yet its lock
+    stage.world.kill(first.process)
+    stage.finish(tick)
+    run.phase = "spawned"
+    stage.finish(deployers[1])
+    stage.world.settle()
+    scene.headcount(stage)
+    assert {row["outcome"] for row in stage.auditor.rows.values()} <= {None, "completed"}
+
+
 @pytest.mark.parametrize("rest", ["child", "nothing"])
 def test_a_status_calls_a_run_lost_only_if_nothing_of_it_is_left(stage: Stage, rest: str) -> None:
     agent_id = scene.person_deploys(stage, scene.task(stage)).agent_id
