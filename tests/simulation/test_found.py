@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from headcount.domain.errors import Infrastructure, NotAllowed, PlacementFailed, Refused
@@ -33,7 +35,7 @@ def test_a_run_that_is_started_between_two_questions_about_it_is_not_given_up(st
     deployers = []
     for role in ("one", "two"):
         wanted = scene.request(task_id, role=role)
-        strand = stage.fleet.person(role, lambda context, wanted=wanted: deploy.deploy(context, wanted))
+        strand = stage.fleet.person(role, partial(deploy.deploy, request=wanted))
         stage.until(strand, "prepare")  # reserved, and nothing else is there
         deployers.append(strand)
     tick = stage.fleet.person("tick", stage.fleet.tick)
