@@ -17,6 +17,7 @@ from tests.support import agent_clis, agent_processes, daemons, needs
 from tests.support.agent_clis import AgentEnv, agent_env, model_server
 from tests.support.commands import headcount
 from tests.support.daemons import Bridge
+from tests.support.fleets import alive
 from tests.support.harness_deploys import ended, ours
 from tests.support.model_server import ModelServer, Step, play
 from tests.support.waiting import until
@@ -203,3 +204,94 @@ def screen(home: Path, session: str, words: str) -> str | None:
     """Return what the view of an agent shows, if that has these words in it."""
     shown = tmux(home, "capture-pane", "-p", "-J", "-S", "-", "-t", f"={session}:")
     return shown if words in shown else None
+
+
+# ---------------------------------------------------------------- ten at once
+
+TEN: Final = (
+    "claude",
+    "codex",
+    "gemini",
+    "claude",
+    "codex",
+    "opencode",
+    "claude",
+    "codex",
+    "gemini",
+    "opencode",
+)
+
+
+class Count:
+    """Looks again and again whether rows and processes agree, and how much each agent weighs."""
+
+    def __init__(self, fleet: Fleet, task: str) -> None:
+        self._fleet, self._task = fleet, task
+        self.looks = 0
+        self.most = 0
+        self.wrong: list[str] = []
+        self.weights: dict[str, float] = {}
+
+    def look(self) -> Mapping[str, Any]:
+        """Compare the processes with the rows before and after them; return the rows."""
+        before, runs = self._rows(), agent_processes.by_agent(self._fleet.home)
+        runners = {each for each, row in before.items() if alive(row.get("runner_pid"))}
+        after = self._rows()
+        self.looks += 1
+        self.most = max(self.most, len(after))
+        self.wrong += [
+            f"{each} runs and is not counted" for each in runs.keys() - before.keys() - after.keys()
+        ]
+        for each in before.keys() & after.keys():
+            # Its runner is there a moment longer than it, until its end is on disk.
+            if before[each]["state"] == "running" and not (runs.get(each) or each in runners):
+                self.wrong.append(f"{each} is counted and does not run: {after[each]}")
+        for each, pids in runs.items():
+            self.weights[each] = max(self.weights.get(each, 0.0), agent_processes.pss_mb(pids))
+        return after
+
+    def _rows(self) -> dict[str, Any]:
+        rows = self._fleet.door.call("list_agents", task_id=self._task)["agents"]
+        return {each["agent_id"]: each for each in rows}
+
+    def drawn(self, names: Mapping[str, str]) -> str:
+        """Return the table of what each agent weighed at its heaviest."""
+        lines = [f"{names[each]:<10} {weight:7.0f} MB PSS  {each}" for each, weight in self.weights.items()]
+        return "\n".join((*sorted(lines), f"{self.looks} looks, at most {self.most} live"))
+
+
+@pytest.mark.parametrize("fleet", [("claude", "codex", "gemini", "opencode")], indirect=True)
+def test_ten_of_mixed_clis_work_at_once_and_the_count_is_right_all_the_way(
+    fleet: Fleet, model_server: ModelServer, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task = fleet.task()
+    count, names = Count(fleet, task), {}
+    for number, cli in enumerate(TEN):
+        steps: list[Step] = [
+            ours("update_agent_progress", status="working", message="at it", progress=number),
+            ours("report_agent_finding", finding_type="note", severity="low", message=f"found by {number}"),
+            {"gate": True, "text": f"I was number {number}."},
+        ]
+        names[fleet.deploy(task, cli, steps, role=f"worker{number}")] = cli
+        count.look()
+    while True:  # until all of them have found what they find
+        count.look()
+        findings = fleet.door.call("get_findings", task_id=task)["findings"]
+        if len(findings) == len(TEN):
+            break
+    model_server.gate.set()
+    while count.look():
+        continue
+    with capfd.disabled():
+        print(f"\n{count.drawn(names)}")
+    assert count.wrong == []
+    assert count.most == len(TEN)
+    ends = {agent: ended(fleet.door, agent) for agent in names}
+    assert {each["outcome"] for each in ends.values()} == {"completed"}, ends
+    assert {each["result"]["text"] for each in ends.values()} == {f"I was number {n}." for n in range(10)}
+    assert sorted(each["progress"] for each in ends.values()) == list(range(10))
+    assert {(each["agent_id"], each["message"]) for each in findings} == {
+        (agent, f"found by {number}") for number, agent in enumerate(names)
+    }
+    until(fleet.is_empty, what="the count is right: nothing", patience=30)
+    assert agent_processes.by_agent(home) == {}
