@@ -76,12 +76,10 @@ class Resumes:
     def _remember(self) -> None:
         """Keep the environments of live agents that are to be resumed after a crash."""
         with self._context.registry.read() as tx:
-            rows = [row for row in tx.runs.live() if row.process and row.key.agent_id not in self._given]
-            wanted = [
-                row for row in rows if (agent := tx.runs.agent(row.key.agent_id)) and agent.resume_on_crash
-            ]
-        for row in wanted:
-            assert row.process is not None
+            rows = tx.runs.live_to_resume()
+        for row in rows:
+            if row.process is None or row.key.agent_id in self._given:
+                continue
             found = self._context.placement.environment(row.process)
             if found is not None:
                 self._given[row.key.agent_id] = _of_the_deployer(found, row.path)

@@ -122,6 +122,10 @@ class Runs:
             RunKey(row["agent_id"], row["n"]) for row in self._session.all("runs.unaccounted", limit=limit)
         ]
 
+    def live_to_resume(self) -> list[LiveRun]:
+        """Return the live rows of agents that are to be resumed after a crash."""
+        return [_live_run(row) for row in self._session.all("runs.live_to_resume")]
+
     def crashed_since(self, moment: float, limit: int) -> list[Run]:
         """Return the latest runs of agents that are to be resumed after a crash, if they ended since a moment
         and were not stopped; an agent that has been resumed so as often as it may is left out."""

@@ -127,6 +127,12 @@ SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.opt
  WHERE run.agent_id = :agent_id
  ORDER BY run.n;
 
+-- name: live_to_resume
+-- The live rows of agents that are to be resumed after a crash; costs what is live.
+SELECT run.*, agent.role, agent.harness, agent.options
+  FROM run INDEXED BY run_live CROSS JOIN agent USING (agent_id)
+ WHERE run.live AND agent.resume_on_crash > 0;
+
 -- name: crashed_since
 -- The latest runs that ended since a moment, unasked, of agents that may still be resumed after a crash;
 -- reads what ended since then.
