@@ -798,6 +798,31 @@ class Headcount:
 
         return doctor.examine(self._context)
 
+    def list_harnesses(self) -> answers.HarnessList:
+        """List the harnesses, our own and those of other packages: what each can do, and whether its program is
+        here, new enough and logged in, as an agent of the caller's would find it. Starts no agent.
+
+        >>> [each.state for each in fleet.list_harnesses().harnesses if each.name == "script"]
+        ['ready']
+        """
+        from headcount.services import probes
+
+        return probes.page(self._context)
+
+    def get_harness(self, name: str) -> answers.HarnessWhole:
+        """Return all that is known of one harness.
+
+        >>> found = fleet.get_harness("claude")
+        >>> found.program, "resume" in found.abilities, "ANTHROPIC_*" in found.variables
+        ('claude', True, True)
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        from headcount.services import probes
+
+        return probes.whole(self._context, name)
+
     def gc(
         self, *, dry_run: bool = True, older_than: float = 14 * 86400.0, keep_bytes: int | None = None
     ) -> answers.Collected:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from headcount.daemon import start as daemon
 from headcount.domain.environment import NEVER_PREFIXES, select
 from headcount.domain.errors import Infrastructure
 from headcount.domain.model import Caller
-from headcount.harnesses import catalogue
+from headcount.harnesses import catalogue, installed, program
+from headcount.harnesses.base import Probe
 from headcount.runtimes.base import Views
 from headcount.runtimes.local import LocalPlacement
 from headcount.runtimes.tmux_view import NoViews, TmuxViews
-from headcount.services.context import Context
+from headcount.services.context import Context, Offered
 from headcount.store.registry import Registry
 
 
@@ -87,7 +88,10 @@ def context(
         placement=LocalPlacement(place),
         views=_views(place, settings, environ),
         clock=clock,
-        harness=catalogue.find,
+        harness=catalogue.find_of_run,
+        known_harness=catalogue.find,
+        offered=_offered,
+        programs=OurPrograms(),
         harness_names=catalogue.names(),
         headcount=own_command(),
         caller=_caller(environ, settings),
@@ -97,6 +101,33 @@ def context(
         daemon_pid=lambda: os.getpid() if is_daemon else daemon.holder(place),
         daemon=OurDaemon(place),
     )
+
+
+def _offered() -> Sequence[Offered]:
+    return [Offered(each.name, each.package, each.harness, each.why) for each in catalogue.every()]
+
+
+class OurPrograms:
+    """The agent programs of this machine."""
+
+    def path(self, probe: Probe, *, env: Mapping[str, str], cwd: str) -> str:
+        return program.find_program(probe.program, env=env, cwd=cwd, hint=probe.install)
+
+    def version(self, path: str, probe: Probe, *, env: Mapping[str, str], asks: bool) -> str | None:
+        found = installed.package_version(path, os.path.basename(probe.program))
+        if found is not None or not asks:
+            return found
+        from headcount.runtimes import asked  # only here: it starts processes
+
+        said = asked.version((path, *probe.version_args), path=env.get("PATH", program.DEFAULT_PATH))
+        numbers = installed.parse_version(said or "")
+        return ".".join(map(str, numbers)) or None
+
+    def is_old(self, version: str, probe: Probe) -> bool:
+        return installed.parse_version(version) < probe.oldest
+
+    def logged_in(self, probe: Probe, *, env: Mapping[str, str]) -> bool | None:
+        return installed.logged_in(probe, env=env)
 
 
 class OurDaemon:

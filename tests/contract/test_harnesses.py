@@ -1,6 +1,10 @@
-"""One suite over every harness: whatever a program writes and however it ends, it can be read and judged."""
+"""One suite over every harness: whatever a program writes and however it ends, it can be read and judged.
+
+Those of other packages are tested by name: HARNESSES="parrot" pytest tests/contract/test_harnesses.py
+"""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,8 @@ from headcount.harnesses.catalogue import find, names
 from tests.support.examples import few
 from tests.support.harness_facts import program, record, spec
 
-every_harness = pytest.mark.parametrize("harness", [find(name) for name in names()], ids=names())
+NAMES = tuple(os.environ.get("HARNESSES", "").split()) or names()
+every_harness = pytest.mark.parametrize("harness", [find(name) for name in NAMES], ids=NAMES)
 
 
 json_values = st.recursive(
@@ -118,7 +123,8 @@ def test_a_killed_program_has_failed_and_the_signal_is_named(harness: Harness) -
 
 @every_harness
 def test_no_secret_reaches_the_command_line_or_a_file(harness: Harness, tmp_path: Path) -> None:
-    for name in (*names(), "node", "tool"):
+    programs = [harness.probe.program] if harness.probe else []
+    for name in {*names(), *programs, "node", "tool"}:
         program(tmp_path, name)
     command = ("tool",) if harness.needs_command else ()
     env = {"PATH": str(tmp_path / "bin"), "HEADCOUNT_TOKEN": "s3cret", "ANTHROPIC_API_KEY": "s3cret"}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from headcount.bootstrap import OurPrograms
 from headcount.config import Home, Settings
 from headcount.domain.errors import HeadcountError, InvalidInput, NotAllowed, PlacementFailed, Refused
 from headcount.domain.model import Caller, Limits, RunKey
@@ -141,6 +142,9 @@ class Fleet:
             views=SimViews(self.world),
             clock=SimClock(self.world),
             harness=find,
+            known_harness=find,
+            offered=lambda: [],
+            programs=OurPrograms(),
             headcount=("/usr/bin/headcount",),
             caller=Caller(cwd=str(self.home.root), env=ENV),
             token=None,

@@ -416,6 +416,46 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class HarnessFacts:
+    """One harness. `state`: ready; missing, too_old or not_ready (its program is, and `why`); broken (of
+    another package, which cannot be used). `logged_in` None: nobody can tell."""
+
+    name: str
+    state: str
+    program: str | None  # None: there is no one program
+    version: str | None
+    path: str | None
+    logged_in: bool | None
+    why: str
+    hint: str  # what would make it work
+    package: str | None  # of whom it is, if not our own
+    abilities: tuple[str, ...]
+    permissions: tuple[str, ...]  # those that it can hold its program to
+    efforts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessList:
+    """Our own first, by name."""
+
+    harnesses: tuple[HarnessFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessWhole(HarnessFacts):
+    """All that is known of one harness."""
+
+    oldest: str | None  # version that is known to work
+    install: str
+    login: str  # how to log in
+    login_by: tuple[str, ...]  # variables and files, any of which logs it in
+    needs_prompt: bool
+    needs_command: bool
+    lacks: tuple[str, ...]  # abilities; what needs one is refused
+    variables: tuple[str, ...]  # of the caller's that its agents get too; * is whatever follows
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """The headcount. `healthy` is true when registry and machine agree."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from headcount.config import Home, Settings
 from headcount.domain.model import Caller, RunKey
-from headcount.harnesses.base import Harness
+from headcount.harnesses.base import Harness, Probe
 from headcount.runtimes.base import Placement, Views
 from headcount.store.registry import Registry
 
@@ -66,6 +66,41 @@ class Daemon(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Offered:
+    """A harness as it stands in the catalogue: our own, or another package's. Without `harness` it cannot be
+    used, and `why` says why."""
+
+    name: str
+    package: str
+    harness: Harness | None
+    why: str = ""
+
+
+class Programs(Protocol):
+    """The agent programs of this machine."""
+
+    def path(self, probe: Probe, *, env: Mapping[str, str], cwd: str) -> str:
+        """Return where the program is in the PATH of `env`.
+
+        Raises:
+            PlacementFailed: it is not there or cannot be run.
+        """
+        ...
+
+    def version(self, path: str, probe: Probe, *, env: Mapping[str, str], asks: bool) -> str | None:
+        """Return its version if its package says it; with `asks`, also if it says it itself in time."""
+        ...
+
+    def is_old(self, version: str, probe: Probe) -> bool:
+        """Say whether a version is older than those that are known to work."""
+        ...
+
+    def logged_in(self, probe: Probe, *, env: Mapping[str, str]) -> bool | None:
+        """Say whether somebody is logged in, None if that cannot be told."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """One fleet, and who asks."""
 
@@ -75,7 +110,10 @@ class Context:
     placement: Placement
     views: Views
     clock: Clock
-    harness: Callable[[str], Harness]  # raises InvalidInput on an unknown name
+    harness: Callable[[str], Harness]  # of a run that there is: never raises
+    known_harness: Callable[[str], Harness]  # to start it; raises InvalidInput on an unknown name
+    offered: Callable[[], Sequence[Offered]]  # all harnesses; loads those of other packages
+    programs: Programs
     headcount: tuple[str, ...]  # argv prefix of our own command
     caller: Caller
     token: str | None  # of the run in whose tree we are

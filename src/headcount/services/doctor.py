@@ -13,7 +13,7 @@ from typing import Final
 from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError
 from headcount.domain.prompt import PARTS
-from headcount.services import account, collect, headcount
+from headcount.services import account, collect, headcount, probes
 from headcount.services.answers import Check, Diagnosis, Health
 from headcount.services.context import Context
 
@@ -27,6 +27,7 @@ def examine(context: Context) -> Diagnosis:
         *(_safely(check, context) for check in (_registry, _home, _disk, _memory)),
         _views(context, health),
         *(_safely(check, context) for check in (_daemon, _halt, _limits, _prompts, _prices, _rowless)),
+        *probes.checks(context),
     ]
     if failed is not None:
         checks.append(failed)

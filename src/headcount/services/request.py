@@ -67,7 +67,7 @@ def validate(context: Context, request: Request) -> Harness:
     check_role(request.role)
     if request.parent is not None:
         check_id("agent", request.parent)
-    harness = context.harness(request.harness)
+    harness = context.known_harness(request.harness)
     check_prompt(request.prompt, harness, context.settings.limits.prompt_max_bytes)
     check_options(harness, request.options)
     if request.options.result_schema is not None:

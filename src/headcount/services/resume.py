@@ -36,7 +36,7 @@ def resume(context: Context, again: Again) -> Deployed:
     if context.remote is not None:
         return _through_daemon(context.remote, again)
     agent, runs = _found(context, again.agent_id)
-    harness = context.harness(agent.harness)
+    harness = context.known_harness(agent.harness)
     _check_harness(harness, agent)
     if again.prompt is not None:
         check_prompt(again.prompt, harness, context.settings.limits.prompt_max_bytes)

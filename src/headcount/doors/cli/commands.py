@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "halt": ("stop", "End every live agent and refuse new ones."),
         "connect": ("connect", "Register Headcount in an MCP client."),
         "mcp": ("daemon", "Serve MCP on stdin and stdout, for a client to start."),
+        "harness": ("harness", "List the harnesses, and what each can do."),
         "doctor": ("doctor", "Check that the count is right, and what it stands on."),
         "repair": ("doctor", "Make registry and machine agree."),
         "audit": ("audit", "Prove the guarantees in a scratch home."),

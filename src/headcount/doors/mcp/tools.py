@@ -161,6 +161,12 @@ def create_task(
     )
 
 
+def list_harnesses(fleet: Headcount) -> Page:
+    """List the programs that can be agents (the argument harness of a deploy): whether each is ready, what would
+    make it so, and which options it knows."""
+    return page(fleet.list_harnesses(), more="'headcount harness list --json' shows all")
+
+
 def list_tasks(
     fleet: Headcount,
     state: Annotated[
@@ -542,6 +548,15 @@ TOOLS: Final[tuple[Tool, ...]] = (
     Tool(get_agent_output, OutputPage, "Read an agent's output", BOTH, reads_only=True, repeats_well=True),
     Tool(get_findings, answers.FindingList, "Read findings", BOTH, reads_only=True, repeats_well=True),
     Tool(list_agents, answers.AgentList, "List agents", BOTH, reads_only=True, repeats_well=True),
+    Tool(
+        list_harnesses,
+        answers.HarnessList,
+        "List harnesses",
+        BOTH,
+        reads_only=True,
+        repeats_well=True,
+        slow=True,
+    ),
     Tool(list_tasks, answers.TaskList, "List tasks", PERSON, reads_only=True, repeats_well=True),
     Tool(read_events, answers.EventList, "Read the journal", PERSON, reads_only=True, repeats_well=True),
     Tool(stop_agent, answers.Stopped, "Stop an agent", PERSON, destroys=True, repeats_well=True, slow=True),
