@@ -179,6 +179,9 @@ class SimPlacement:
             world.note(f"voids {key}")
         return self.look_at(key, path)
 
+    def clear(self, key: RunKey) -> Sequence[int]:
+        return ()
+
     def unmark(self, key: RunKey) -> None:
         self._world.boundary("unmark")
         run = self._world.dirs.get(key)

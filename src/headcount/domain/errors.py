@@ -135,6 +135,12 @@ class PlacementFailed(Infrastructure):
     code = "start_failed"
 
 
+class WorktreeFailed(Infrastructure):
+    """git, or a worktree's set-up command, did not do what was asked; its words are in the message."""
+
+    code = "worktree_failed"
+
+
 def error_facts(error: HeadcountError) -> Mapping[str, Any]:
     """Return the `{"error": ...}` object that all doors print."""
     return {"error": error.facts()}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headcount.domain.model import Order, Presence, Process, RunKey, Seen, Started
+from headcount.domain.model import Order, Presence, Process, RunKey, Seen, Started, Worktree
+from headcount.domain.worktrees import Checkout, Inspection
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,10 @@ class Placement(Protocol):
         """
         ...
 
+    def clear(self, key: RunKey) -> Sequence[int]:
+        """Kill what carries the mark of a run that has no runner and never will; return what survived."""
+        ...
+
     def unmark(self, key: RunKey) -> None:
         """Take a run out of `live/`; of no effect if it is not there."""
         ...
@@ -153,6 +158,93 @@ class Placement(Protocol):
 
     def free_memory_mb(self) -> int:
         """Return the megabytes that can be had without swapping."""
+        ...
+
+
+class Repositories(Protocol):
+    """The git repositories of this machine, and the worktrees that are made in them.
+
+    What changes a worktree takes the `hold` on it that `holding` gave, and has every process that it starts
+    inherit that: a hold is free only when nobody works on the worktree any more, dead makers' git included.
+    Whatever git refuses, or does not do in time, is raised as `WorktreeFailed`, with git's words.
+    """
+
+    def checkout(self, directory: str) -> Checkout:
+        """Say where a directory stands in a checkout from which a worktree can be made.
+
+        Raises:
+            InvalidInput: no worktree can be made there, with the reason.
+        """
+        ...
+
+    def holding(self, path: str, *, wait: float) -> AbstractContextManager[int]:
+        """Hold the worktree at `path` while the body runs.
+
+        Raises:
+            WorktreeFailed: somebody else held it for `wait` seconds (code `worktree_busy`).
+        """
+        ...
+
+    def make(self, tree: Worktree, hold: int) -> None:
+        """Make a worktree with its branch at its base, under the lock of its repository."""
+        ...
+
+    def copy(self, tree: Worktree, top: str, names: Iterable[str]) -> None:
+        """Copy files that are not in git from a checkout's top; one that is not there is left out.
+
+        Raises:
+            InvalidInput: a name leads out of the checkout, or is not that of a file.
+        """
+        ...
+
+    def set_up(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        timeout: float,
+        goes_on: Callable[[], bool],
+    ) -> None:
+        """Run a command in a new worktree to its end, as long as `goes_on` says so.
+
+        Raises:
+            WorktreeFailed: it did not end well; the message has its last lines.
+        """
+        ...
+
+    def inspect(self, tree: Worktree) -> Inspection:
+        """Look at a worktree, or at what is left of it; change nothing.
+
+        Raises:
+            WorktreeFailed: it cannot be inspected.
+        """
+        ...
+
+    def users(self, path: str) -> Sequence[int] | None:
+        """Return the processes that have their working directory in there; None: it cannot be told."""
+        ...
+
+    def snapshot(self, tree: Worktree, ref: str, hold: int) -> str:
+        """Keep all that a worktree has under a new ref, durably: files, staged state, commits.
+
+        Raises:
+            WorktreeFailed: something of it cannot be kept.
+        """
+        ...
+
+    def discard(self, tree: Worktree, *, to: str, tip: str | None, hold: int) -> None:
+        """Move a worktree's directory to `to`, have git forget it, and delete its branch if that is at
+        `tip` and checked out nowhere. Killed in between, the same call does the rest."""
+        ...
+
+    def restore(self, tree: Worktree, hold: int) -> None:
+        """Make a worktree that was discarded again, with what its `trash_ref` or `tip` kept."""
+        ...
+
+    def diff(self, tree: Worktree, limit: int) -> tuple[bytes, bool]:
+        """Return how a worktree differs from its base, new files included, at most `limit` bytes of it, and
+        whether that is all."""
         ...
 
 

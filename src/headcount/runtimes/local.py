@@ -43,6 +43,8 @@ from headcount.runtimes.reaper import Reaper
 
 _MARK: Final = re.compile(r"(?P<agent>[A-Za-z][A-Za-z0-9_-]*)\.(?P<n>[0-9]+)", re.ASCII)
 _KEEP_STARTS: Final = 4096
+_NEVER: Final = 1 << 62
+"""Ticks after the boot at which no process has begun."""
 
 
 class LocalPlacement:
@@ -388,6 +390,10 @@ class LocalPlacement:
                 record = {"format": records.FORMAT, "reason": reason, "at": time.time()}
                 _write_durably(path, records.VOID, json.dumps(record).encode())
         return self.look_at(key, path)
+
+    def clear(self, key: RunKey) -> Sequence[int]:
+        nobody = Process(-1, _NEVER, self._table.boot_id)
+        return self._reaper.reap(key, StartRecord(nobody, nobody, self._table.pid_namespace, 0.0, (), None))
 
     def unmark(self, key: RunKey) -> None:
         with contextlib.suppress(FileNotFoundError):

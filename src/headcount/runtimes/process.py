@@ -13,6 +13,7 @@ from headcount.runtimes import system
 
 PS: Final = "/bin/ps"
 SYSCTL: Final = "/usr/sbin/sysctl"
+LSOF: Final = "/usr/sbin/lsof"
 """In full: a process that does not find it would take another for one of an earlier boot."""
 PS_TIMEOUT: Final = 5.0
 
@@ -72,12 +73,57 @@ class ProcessTable:
             return system.proc_table()
         return system.parse_ps(_ps("axo", system.PS_COLUMNS.decode()))
 
+    def inside(self, path: str) -> tuple[int, ...] | None:
+        """Return the processes of ours whose working directory is `path` or below it; None: nobody can say.
+
+        Those of other users cannot be looked at, and could not work there: the home is private.
+        """
+        if self.proc:
+            places = {pid: at for pid in self.all() if (at := _cwd(pid))}
+        else:
+            found = _lsof()
+            if found is None:
+                return None
+            places = found
+        below = path.rstrip("/") + "/"
+        return tuple(sorted(pid for pid, at in places.items() if f"{at}/".startswith(below)))
+
     def environments(self, pids: Collection[int]) -> dict[int, dict[bytes, bytes]]:
         """Return our own variables in the environments of those processes that let us read theirs."""
         if self.proc:
             return system.proc_environments(pids)
         found = system.parse_environments(_ps(*(word.decode() for word in system.PS_ENVIRONMENTS)))
         return {pid: env for pid, env in found.items() if pid in pids}
+
+
+def _cwd(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)")
+    except OSError:
+        return None  # it is over, or another user's
+
+
+def _lsof() -> dict[int, str] | None:
+    """Return where the user's processes work, as lsof tells it: pid lines and name lines."""
+    try:
+        done = subprocess.run(
+            (LSOF, "-w", "-a", "-d", "cwd", "-u", str(os.getuid()), "-Fpn"),
+            env={"LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=PS_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    places, pid = {}, 0
+    for line in os.fsdecode(done.stdout).splitlines():
+        if line.startswith("p"):
+            pid = int(line[1:])
+        elif line.startswith("n"):
+            places[pid] = line[1:]
+    return places or None  # we ourselves are somewhere
 
 
 def _ps(*args: str) -> bytes:
