@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from headcount.domain import lines
 from headcount.domain.lines import backward, count_lines, forward
 from tests.support.examples import few
-from tests.support.streams import Stream
+from tests.support.written import Stream
 
 texts = st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\n\n", b"\xff\xc3", b"x" * 40]), max_size=30).map(
     b"".join

@@ -14,7 +14,7 @@ from headcount.domain.output import OutputFormat, OutputPage, OutputWish, check_
 from headcount.domain.transcript import escape_controls, one_line, render
 from headcount.harnesses.catalogue import find
 from tests.support.examples import few
-from tests.support.streams import Stream
+from tests.support.written import Stream
 
 TEXT, JSONL, PARSED, SUMMARY, RECENT = OutputFormat
 
