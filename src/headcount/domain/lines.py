@@ -104,7 +104,7 @@ def forward(read: Read, start: int, end: int) -> Iterator[Line]:
         begin = line.end
         for piece in others[:-1]:  # the most of them by far: not one of them needs to be pieced together
             end_of_line = begin + len(piece) + 1
-            yield Line(begin, end_of_line, piece, terminated=True)
+            yield Line(begin, end_of_line, piece[:LINE_MAX], terminated=True)
             begin = end_of_line
         pending = _Pending(begin)
         pending.append(others[-1])
