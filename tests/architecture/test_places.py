@@ -157,7 +157,7 @@ RULES = (
             Place("bootstrap.py", "gives everyone the dice"),
             Place("client.py", "the key of a call that may be sent twice"),
             Place("runtimes/gate.py", "those who wait together come back apart"),
-            *programs("bridge", "daemon"),
+            *programs("bridge", "daemon", "harnesses/driver"),
         ),
     ),
     Rule(

@@ -55,7 +55,8 @@ def test_our_server_and_the_model_reach_the_agent(tmp_path: Path) -> None:
     drive = Drive(tmp_path, play({"say": "x"}), mcp_servers=[server], model="m2")
     assert drive.end().outcome is Outcome.COMPLETED
     kept = json.loads(next(tmp_path.glob("session-*")).read_text())
-    assert kept[0] == {"cwd": str(tmp_path / "work"), "mcpServers": [server]}
+    ours = [{"name": name, "value": value} for name, value in os.environ.items() if "HEADCOUNT_" in name]
+    assert kept[0] == {"cwd": str(tmp_path / "work"), "mcpServers": [{**server, "env": ours}]}
     assert kept[1] == ["model", "m2"]
 
 

@@ -14,7 +14,7 @@ from headcount.domain.entries import Entry
 from headcount.domain.errors import InvalidInput, PlacementFailed
 from headcount.domain.model import ExitRecord
 from headcount.domain.options import Ability, Effort, Options, Permissions
-from headcount.harnesses import claude_stream
+from headcount.harnesses import claude_stream, driven
 from headcount.harnesses.base import Launch, Probe, Spec, Verdict
 from headcount.harnesses.installed import find_installed, logged_in, package_version, parse_version
 from headcount.harnesses.program import check_argument, check_text
@@ -38,6 +38,7 @@ SESSION_VARIABLES: Final = (
 MODES: Final[Mapping[Permissions, str]] = {
     Permissions.READ: "dontAsk",  # "plan" refuses our tools too, and its model is told to write a plan
     Permissions.EDIT: "acceptEdits",
+    Permissions.ASK: "acceptEdits",  # and what goes beyond that it asks its driver
     Permissions.BYPASS: "bypassPermissions",
 }
 EDIT_TOOLS: Final = ("Edit", "Write", "NotebookEdit")
@@ -111,6 +112,8 @@ class Claude:
             Ability.PRESET_SESSION,
             Ability.TAKEOVER,
             Ability.PEERS,
+            Ability.STEER,
+            Ability.CANCEL,
         }
     )
     permissions: frozenset[Permissions] = frozenset(MODES)
@@ -131,10 +134,12 @@ class Claude:
 
     def command(self, spec: Spec) -> Launch:
         program = self._ready(spec)
-        return Launch(
+        is_driven = spec.options.steer or spec.options.permissions is Permissions.ASK
+        direct = Launch(
             argv=(
                 program,
                 *_HEADLESS,
+                *(_DRIVEN if is_driven else ()),
                 *_flags(spec),
                 *_limits(spec),
                 *_session(spec, program),
@@ -144,6 +149,7 @@ class Claude:
             files=_files(spec),
             stdin=spec.prompt.encode(),
         )
+        return driven.launch(spec, protocol="claude", direct=direct) if is_driven else direct
 
     def interactive(self, spec: Spec) -> Launch:
         """Open it as its user would, with our tools and the same permissions. Limits it has only headless.
@@ -156,10 +162,11 @@ class Claude:
         )
 
     def read(self, line: bytes) -> Sequence[Entry]:
-        return claude_stream.read(line)
+        entries = driven.read(line)
+        return claude_stream.read(line) if entries is None else entries
 
     def verdict(self, record: ExitRecord, tail: bytes) -> Verdict:
-        return claude_stream.judge(record, tail)
+        return driven.judge_with(claude_stream.judge, record, tail)
 
     def _ready(self, spec: Spec) -> str:
         """Return the program's path if it can do what is asked."""
@@ -214,6 +221,7 @@ def _hints_at_login(path: str) -> bool:
 # ---------------------------------------------------------------- its flags
 
 _HEADLESS: Final = ("-p", "--output-format=stream-json", "--verbose")
+_DRIVEN: Final = ("--input-format=stream-json", "--replay-user-messages")
 
 
 def _flags(spec: Spec) -> Iterator[str]:
@@ -221,6 +229,8 @@ def _flags(spec: Spec) -> Iterator[str]:
     none of those that take many takes what follows."""
     options = spec.options
     yield f"--permission-mode={MODES[options.permissions]}"
+    if options.permissions is Permissions.ASK:
+        yield "--permission-prompt-tool=stdio"
     yield f"--mcp-config={os.path.join(spec.run_path, MCP_FILE)}"
     if options.only_our_mcp:
         yield "--strict-mcp-config"

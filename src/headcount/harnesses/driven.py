@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from headcount.domain.account import Ending
@@ -49,10 +50,28 @@ def launch(spec: Spec, *, protocol: str, direct: Launch, **more: object) -> Laun
 
 
 def mcp_servers(spec: Spec) -> Sequence[Mapping[str, object]]:
-    """Name our server as ACP does, and nothing secret: it inherits its token from the agent's environment."""
+    """Name our server as ACP does, and nothing secret: the driver gives it its token, from its variables."""
     return [
         {"name": "headcount", "command": spec.headcount[0], "args": [*spec.headcount[1:], "mcp"], "env": []}
     ]
+
+
+def judge_with(own: Callable[[ExitRecord, bytes], Verdict], record: ExitRecord, tail: bytes) -> Verdict:
+    """Judge by a program's own words, but for what only its driver knows: that its turn was cancelled as
+    asked, or that the conversation failed before it had a say."""
+    last = _last(tail)
+    if last is None:
+        return own(record, tail)
+    lines = tail.splitlines(keepends=True)
+    verdict = own(record, b"".join(line for line in lines if not line.startswith(MARK)))
+    if verdict.outcome not in (Outcome.COMPLETED, Outcome.FAILED):
+        return verdict
+    reason = clean(last.get("reason"))
+    if last.get("outcome") == "cancelled":
+        return replace(verdict, outcome=Outcome.STOPPED, reason=reason, ending=Ending.STOPPED)
+    if last.get("outcome") == "failed" and not verdict.result:
+        return replace(verdict, outcome=Outcome.FAILED, reason=reason, ending=_ending(last.get("ending")))
+    return verdict
 
 
 # ---------------------------------------------------------------- reading it

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from headcount.domain.entries import Entry
 from headcount.domain.errors import InvalidInput, PlacementFailed
 from headcount.domain.model import ExitRecord
 from headcount.domain.options import Ability, Effort, Options, Permissions
-from headcount.harnesses import pi_stream
+from headcount.harnesses import driven, pi_stream
 from headcount.harnesses.base import Launch, Probe, Spec, Verdict
 from headcount.harnesses.installed import find_installed
 from headcount.harnesses.program import check_argument, check_text
@@ -113,6 +114,8 @@ class Pi:
             Ability.TOOL_RULES,
             Ability.RESUME,
             Ability.TAKEOVER,
+            Ability.STEER,
+            Ability.CANCEL,
         }
     )
     permissions: frozenset[Permissions] = frozenset({Permissions.READ, Permissions.EDIT, Permissions.BYPASS})
@@ -132,6 +135,9 @@ class Pi:
     def command(self, spec: Spec) -> Launch:
         launch = self.interactive(spec)
         program, *flags = launch.argv
+        if spec.options.steer:
+            direct = replace(launch, argv=(program, "--mode", "rpc", *flags))
+            return driven.launch(spec, protocol="pi", direct=direct)
         return Launch(
             argv=(program, "-p", "--mode", "json", *flags),
             env=launch.env,
@@ -149,10 +155,11 @@ class Pi:
         return Launch(argv=(program, *_flags(spec), *spec.command), env=env, files=_files(spec))
 
     def read(self, line: bytes) -> Sequence[Entry]:
-        return pi_stream.read(line)
+        entries = driven.read(line)
+        return pi_stream.read(line) if entries is None else entries
 
     def verdict(self, record: ExitRecord, tail: bytes) -> Verdict:
-        return pi_stream.judge(record, tail)
+        return driven.judge_with(pi_stream.judge, record, tail)
 
 
 def _check_login(spec: Spec) -> None:

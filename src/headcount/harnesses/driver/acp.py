@@ -6,6 +6,8 @@ that turn (Gemini CLI, Copilot CLI), goes into it (OpenCode) or waits for its en
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from headcount.harnesses.driver.letters import Letter
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 NO_METHOD, NO_LOGIN = -32601, -32000
+OURS = "HEADCOUNT_"
+SLOW_MCP, MCP_S = ("Copilot",), 4.0
+"""Agents that answer `session/new` before its MCP servers are there, and seconds in which they mostly are."""
 LAST_STEP = ("OpenCode",)
 """Agents whose count of tokens at the end of a turn is that of its last step alone."""
 
@@ -44,6 +49,7 @@ class Acp(Talk):
 
     _count = 0
     _loading = False
+    _start_at: float | None = None
     _stop: str | None = None
     _agent = ""
     _cost: float | None = None
@@ -107,7 +113,7 @@ class Acp(Talk):
         self._can = _object(found.get("agentCapabilities"))
         info = _object(found.get("agentInfo"))
         self._agent = str(info.get("name") or "")
-        where = {"cwd": self.order["cwd"], "mcpServers": self.order["mcp_servers"]}
+        where = {"cwd": self.order["cwd"], "mcpServers": list(map(_with_env, self.order["mcp_servers"]))}
         earlier = self.order.get("resume")
         if not earlier:
             self._ask("session/new", where, self._opened)
@@ -157,6 +163,13 @@ class Acp(Talk):
             self._start()
 
     def _start(self) -> None:
+        """Give the prompt, to some agents after a while: at first they have no tools of MCP servers."""
+        self._start_at = time.monotonic() + (MCP_S if self._agent in SLOW_MCP else 0.0)
+        self.tick()
+
+    def tick(self) -> None:
+        if self.ready or self._start_at is None or time.monotonic() < self._start_at:
+            return
         self.ready = True
         self._prompt(self.prompt, [])
         self._tell_held()
@@ -313,6 +326,12 @@ class Acp(Talk):
             if amount != self._cost:
                 self.note("usage", scope="session", cost_usd=float(amount))
             self._cost = float(amount)
+
+
+def _with_env(server: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give a server our variables, which some agents keep from it otherwise; they are in no file."""
+    ours = [{"name": name, "value": value} for name, value in os.environ.items() if name.startswith(OURS)]
+    return {**server, "env": [*server.get("env", ()), *ours]}
 
 
 def _use(call: Mapping[str, Any]) -> Use:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 CHUNK = 65536
 LINE_MAX = 32_000_000
@@ -107,20 +107,20 @@ class Agent:
         if not self.ended():
             os.kill(self.pid, number)
 
-    def wait(self, seconds: float) -> bool:
-        """Wait for its end while passing on what it writes; say whether it has ended."""
+    def wait(self, seconds: float, take: Callable[[bytes], None]) -> bool:
+        """Wait for its end while `take` gets the lines that it writes; say whether it has ended."""
         until = time.monotonic() + seconds
         while not self.ended():
-            self._pass_on()
+            self._give(take)
             if time.monotonic() >= until:
                 return False
             time.sleep(0.02)
-        self._pass_on()
+        self._give(take)
         return True
 
-    def _pass_on(self) -> None:
+    def _give(self, take: Callable[[bytes], None]) -> None:
         for line in self.lines():
-            write(line + b"\n")
+            take(line)
 
 
 def write(data: bytes) -> None:

@@ -21,6 +21,8 @@ if __name__ == "__main__":  # isolated, it knows only the standard library; ours
 
 from headcount.harnesses.driver.acp import Acp
 from headcount.harnesses.driver.agent import SIGNALLED, Agent, write
+from headcount.harnesses.driver.claude import Claude
+from headcount.harnesses.driver.pi import Pi
 from headcount.harnesses.driver.talk import STARTUP_S, Talk
 
 TYPE_CHECKING = False
@@ -37,7 +39,7 @@ CLOSE_S = 3.0
 """For a program to end when its input has, and once more when it was asked to by a signal."""
 CANNOT_START = 127
 
-PROTOCOLS: Mapping[str, type[Talk]] = {"acp": Acp}
+PROTOCOLS: Mapping[str, type[Talk]] = {"acp": Acp, "claude": Claude, "pi": Pi}
 
 
 class Driver:
@@ -91,6 +93,7 @@ class Driver:
     def _step(self, started: float) -> None:
         """See what has come to pass: letters, an end of the program, of our time, or of all turns."""
         talk, now = self.talk, time.monotonic()
+        talk.tick()
         if self._told is None:
             talk.receive()
         if self._told is not None and (not talk.busy or now > self._told + CANCEL_S):
@@ -118,11 +121,11 @@ class Driver:
         talk.note("end", **end, session_id=talk.session_id, text=talk.said or None)
         self.agent.flush()
         self.agent.close()
-        if self.agent.wait(0.0 if self._told is not None else CLOSE_S):
+        if self.agent.wait(0.0 if self._told is not None else CLOSE_S, self._take):
             return self.agent.code or int(end["outcome"] == "failed")
         for number in (signal.SIGTERM, signal.SIGKILL):
             self.agent.signal(number)
-            if self.agent.wait(CLOSE_S):
+            if self.agent.wait(CLOSE_S, self._take):
                 break
         return SIGNALLED + signal.SIGTERM if self._told is not None else int(end["outcome"] == "failed")
 
