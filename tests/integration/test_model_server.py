@@ -237,15 +237,15 @@ def result(call: Mapping[str, Any], words: str) -> Mapping[str, Any]:
 
 
 def test_a_later_step_can_use_what_an_earlier_call_was_answered(model_server: ModelServer) -> None:
-    steps: list[Step] = [{"bash": "a"}, {"bash": "echo ${0:task.ids.1}"}, {"text": "Got: ${0}"}]
+    steps: list[Step] = [{"bash": "a"}, {"bash": "echo ${0:task.ids.1}"}, {"text": "Got: ${0} ${1:task_id}"}]
     begun = [("user", [text(play(steps))])]
     (first,) = said(model_server, anthropic_turns(*begun))
     wrapped = 'Output:\n{"structured": "{\\"task\\": {\\"ids\\": [\\"t1\\", \\"t2\\"]}}"}'
     begun += [("assistant", [first]), ("user", [result(first, wrapped)])]
     (second,) = said(model_server, anthropic_turns(*begun))
     assert second["input"] == {"command": "echo t2"}
-    begun += [("assistant", [second]), ("user", [result(second, "")])]
-    assert said(model_server, anthropic_turns(*begun)) == [text(f"Got: {wrapped}")]
+    begun += [("assistant", [second]), ("user", [result(second, "<told>\n  task_id: task-1\n")])]
+    assert said(model_server, anthropic_turns(*begun)) == [text(f"Got: {wrapped} task-1")]
 
 
 def test_a_new_prompt_in_the_same_conversation_plays_its_own_script(model_server: ModelServer) -> None:

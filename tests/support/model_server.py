@@ -24,6 +24,7 @@ anywhere in what the user says, and the last one counts. A step may have
 
 `${2}` in a step's strings is what the call of step 2 was answered, `${2.1}` its second call, and
 `${2:agents.0.agent_id}` a part of an answer that is JSON somehow: a whole string keeps that part's type.
+`${2:agent_id}` is found in lines such as `agent_id: builder-01` too.
 
     gate true                        say nothing until the test sets `ModelServer.gate`
     delay SECONDS                    say nothing for so long

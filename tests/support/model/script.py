@@ -144,7 +144,10 @@ def _blank(match: re.Match[str], results: Mapping[tuple[int, int], str]) -> Any:
     text = results.get((int(match[1]), int(match[2] or 0)), "")
     if not match[3]:
         return text
-    return next(_picked(text, match[3].split(".")), f"(no {match[3]} in: {text})")
+    found = next(_picked(text, match[3].split(".")), None)
+    if found is None and (line := re.search(rf"^\W*{re.escape(match[3])}: (.+)$", text, re.MULTILINE)):
+        found = line[1]
+    return f"(no {match[3]} in: {text})" if found is None else found
 
 
 def _picked(value: object, path: Sequence[str]) -> Iterator[object]:
