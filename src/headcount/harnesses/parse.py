@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from headcount.domain.entries import Entry, EntryKind
 
@@ -21,8 +21,8 @@ def load_object(line: bytes) -> dict[str, Any] | None:
     if line[:1] != b"{":
         return None
     try:
-        value = json.loads(decode(line), parse_constant=_no_number, parse_float=_finite)
-        if b"\\ud" in line.lower():  # perhaps half of a pair, which no encoder takes
+        value = _DECODER.decode(decode(line))
+        if b"\\u" in line and b"\\ud" in line.lower():  # perhaps half of a pair, which no encoder takes
             value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):  # too deep, or a number of over 4,300 digits, is not our JSON either
         return None
@@ -58,7 +58,7 @@ def objects(value: object) -> Iterator[Mapping[str, Any]]:
 
 def unknown(line: bytes) -> Entry:
     """Return a line that was not understood as it is."""
-    return Entry(EntryKind.UNKNOWN, decode(line))
+    return Entry(_UNKNOWN, decode(line))
 
 
 def last_object(tail: bytes, *, kind: str) -> dict[str, Any] | None:
@@ -80,3 +80,8 @@ def _no_number(_name: str) -> None:
 def _finite(digits: str) -> float | None:
     number = float(digits)
     return number if math.isfinite(number) else None
+
+
+_UNKNOWN: Final = EntryKind.UNKNOWN
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+"""Made once: `json.loads` would make one for each line."""
