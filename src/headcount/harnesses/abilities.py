@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headcount.domain.errors import InvalidInput
-from headcount.domain.options import Options, Permissions
+from headcount.domain.options import Ability, Options, Permissions
 from headcount.harnesses.base import Harness, Launch, Spec
 
 
@@ -25,6 +25,12 @@ def check_options(harness: Harness, options: Options) -> None:
             hint=f"one of {', '.join(harness.efforts)}",
         )
     _check_permissions(harness, options.permissions)
+
+
+def names_session(harness: Harness, options: Options) -> bool:
+    """Say whether a new conversation is called as we say: not where the protocol of a driver names it."""
+    by_protocol = options.steer and harness.name in ("copilot", "gemini", "qwen")
+    return Ability.PRESET_SESSION in harness.abilities and not by_protocol
 
 
 def _check_permissions(harness: Harness, asked: Permissions) -> None:

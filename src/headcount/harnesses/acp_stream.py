@@ -6,12 +6,12 @@ first line does not have it, files that a call changed without showing how, toke
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from headcount.domain.entries import Entry, EntryKind
 from headcount.harnesses import driven
-from headcount.harnesses.driver.names import tool_of
+from headcount.harnesses.driver.names import has_arguments, tool_of
 from headcount.harnesses.parse import clean, dump, load_object, mapping, objects, unknown
 
 MARK: Final = b'"jsonrpc"'
@@ -32,6 +32,12 @@ def read(line: bytes) -> Sequence[Entry]:
     """Return the entries of a line."""
     entries = find(line)
     return (unknown(line),) if entries is None else entries
+
+
+def read_with(own: Callable[[bytes], Sequence[Entry]], line: bytes) -> Sequence[Entry]:
+    """Return the entries of a line of a program that speaks ACP under a driver, and else its `own`."""
+    entries = find(line)
+    return own(line) if entries is None else entries
 
 
 def find(line: bytes) -> Sequence[Entry] | None:
@@ -88,7 +94,7 @@ def _plan(update: Mapping[str, Any]) -> Iterator[Entry]:
 
 def _call(update: Mapping[str, Any]) -> Iterator[Entry]:
     given = update.get("rawInput")
-    if given:
+    if has_arguments(update):
         tool = clean(tool_of(update))
         data = {"id": update.get("toolCallId"), "tool": tool, "arguments": given}
         yield Entry(EntryKind.TOOL_CALL, f"{tool} {dump(given)}", data)

@@ -15,7 +15,7 @@ from headcount.domain.entries import Entry
 from headcount.domain.errors import InvalidInput, PlacementFailed
 from headcount.domain.model import ExitRecord
 from headcount.domain.options import Ability, Effort, Options, Permissions
-from headcount.harnesses import codex_stream
+from headcount.harnesses import codex_app, codex_stream, driven
 from headcount.harnesses.base import Launch, Probe, Spec, Verdict
 from headcount.harnesses.installed import find_installed, logged_in
 from headcount.harnesses.program import check_argument, check_text
@@ -89,6 +89,8 @@ class Codex:
             Ability.MCP_STDIO,
             Ability.RESUME,
             Ability.TAKEOVER,
+            Ability.STEER,
+            Ability.CANCEL,
         }
     )
     permissions: frozenset[Permissions] = frozenset(SANDBOXES)
@@ -107,6 +109,8 @@ class Codex:
 
     def command(self, spec: Spec) -> Launch:
         program = self._ready(spec)
+        if spec.options.steer:
+            return _served(spec, program)
         return Launch(
             argv=(
                 program,
@@ -128,10 +132,11 @@ class Codex:
         return Launch(argv=(self._ready(spec), *_resume(spec), *_flags(spec), *spec.command))
 
     def read(self, line: bytes) -> Sequence[Entry]:
-        return codex_stream.read(line)
+        entries = codex_app.find(line)
+        return codex_stream.read(line) if entries is None else entries
 
     def verdict(self, record: ExitRecord, tail: bytes) -> Verdict:
-        return codex_stream.judge(record, tail)
+        return driven.judge_or(codex_stream.judge, record, tail)
 
     def _ready(self, spec: Spec) -> str:
         """Return the program's path if it can do what is asked."""
@@ -147,6 +152,20 @@ def _is_configured(spec: Spec) -> bool:
     home = spec.env.get("CODEX_HOME") or os.path.join(spec.env["HOME"], ".codex")
     files = (*(os.path.join(home, name) for name in CONFIGURED), *SYSTEM_CONFIG)
     return bool(spec.command) or any(map(os.path.exists, files))
+
+
+def _served(spec: Spec, program: str) -> Launch:
+    """Return how to start its app server under a driver; what is a flag elsewhere is told with the thread."""
+    options = spec.options
+    settings = (word for name, value in _settings(spec) for word in ("-c", f"{name}={value}"))
+    thread = {"cwd": spec.cwd, "sandbox": SANDBOXES[options.permissions], "approvalPolicy": "never"}
+    return driven.launch(
+        spec,
+        protocol="codex",
+        direct=Launch(argv=(program, "app-server", *settings, *spec.command)),
+        thread={**thread, **({"model": options.model} if options.model else {})},
+        schema=options.result_schema,
+    )
 
 
 # ---------------------------------------------------------------- its flags

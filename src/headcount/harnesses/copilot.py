@@ -16,7 +16,7 @@ from headcount.domain.entries import Entry
 from headcount.domain.errors import InvalidInput
 from headcount.domain.model import ExitRecord
 from headcount.domain.options import Ability, Effort, Options, Permissions
-from headcount.harnesses import copilot_stream
+from headcount.harnesses import acp_stream, copilot_stream, driven
 from headcount.harnesses.base import Launch, Probe, Spec, Verdict
 from headcount.harnesses.installed import find_installed
 from headcount.harnesses.program import check_argument, check_text
@@ -70,6 +70,8 @@ class Copilot:
             Ability.RESUME,
             Ability.PRESET_SESSION,
             Ability.TAKEOVER,
+            Ability.STEER,
+            Ability.CANCEL,
         }
     )
     permissions: frozenset[Permissions] = frozenset(MODES)
@@ -85,6 +87,9 @@ class Copilot:
 
     def command(self, spec: Spec) -> Launch:
         self.check(prompt=spec.prompt, command=spec.command, options=spec.options)
+        if spec.options.steer:
+            direct = _launch(spec, ("--acp", *_flags(spec), *spec.command), stdin=None)
+            return driven.launch_acp(spec, direct)
         headless = (
             "--output-format=json",
             "--no-ask-user",
@@ -96,10 +101,10 @@ class Copilot:
         return _launch(spec, _flags(spec), stdin=None)
 
     def read(self, line: bytes) -> Sequence[Entry]:
-        return copilot_stream.read(line)
+        return acp_stream.read_with(copilot_stream.read, line)
 
     def verdict(self, record: ExitRecord, tail: bytes) -> Verdict:
-        return copilot_stream.judge(record, tail)
+        return driven.judge_or(copilot_stream.judge, record, tail)
 
 
 def _launch(spec: Spec, flags: Sequence[str], *, stdin: bytes | None) -> Launch:

@@ -23,6 +23,8 @@ from headcount.harnesses.verdicts import describe_exit, judge_exit
 PROGRAM: Final = os.path.join(os.path.dirname(__file__), "driver", "main.py")
 ORDER_FILE: Final = "driver.json"
 MARK: Final = b'{"headcount": {"event": '
+NAMING: Final = ("--session-id=", "--resume=", "--session=")
+"""Flags that name a conversation; over ACP that is done by the protocol."""
 TOKENS: Final = ("input", "output", "cached", "reasoning")
 
 
@@ -47,6 +49,13 @@ def launch(spec: Spec, *, protocol: str, direct: Launch, **more: object) -> Laun
         files={**direct.files, ORDER_FILE: json.dumps(order, indent=1).encode()},
         stdin=spec.prompt.encode(),
     )
+
+
+def launch_acp(spec: Spec, direct: Launch, *, model: str | None = None) -> Launch:
+    """Return how to start a driver over `direct`, which speaks ACP and has our MCP server, its permissions
+    and other options by its own flags and files; `model` if it is to be chosen over the protocol."""
+    flags = tuple(each for each in direct.argv if not each.startswith(NAMING))
+    return launch(spec, protocol="acp", direct=replace(direct, argv=flags), mcp_servers=(), model=model)
 
 
 def mcp_servers(spec: Spec) -> Sequence[Mapping[str, object]]:
@@ -184,6 +193,13 @@ def judge(record: ExitRecord, tail: bytes) -> Verdict | None:
     if said == "completed":
         return Verdict(Outcome.FAILED, describe_exit(record), facts, usage)
     return Verdict(Outcome.FAILED, reason or verdict.reason, facts, usage, _ending(last.get("ending")))
+
+
+def judge_or(own: Callable[[ExitRecord, bytes], Verdict], record: ExitRecord, tail: bytes) -> Verdict:
+    """Judge by the driver's last line, or by the program's own words where there is none."""
+    if MARK in tail:
+        return judge(record, tail) or judge_cut(record)
+    return own(record, tail)
 
 
 def judge_cut(record: ExitRecord) -> Verdict:

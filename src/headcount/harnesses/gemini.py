@@ -20,7 +20,7 @@ from headcount.domain.errors import InvalidInput, PlacementFailed
 from headcount.domain.lifecycle import Outcome
 from headcount.domain.model import ExitRecord
 from headcount.domain.options import Ability, Effort, Options, Permissions
-from headcount.harnesses import gemini_home
+from headcount.harnesses import acp_stream, driven, gemini_home
 from headcount.harnesses.base import Launch, Probe, Spec, Verdict
 from headcount.harnesses.installed import find_installed, logged_in
 from headcount.harnesses.parse import clean, dump, last_object, load_object, mapping, unknown
@@ -128,6 +128,8 @@ class Gemini:
             Ability.RESUME,
             Ability.PRESET_SESSION,
             Ability.TAKEOVER,
+            Ability.STEER,
+            Ability.CANCEL,
         }
     )
     permissions: frozenset[Permissions] = frozenset(MODES)
@@ -144,6 +146,14 @@ class Gemini:
 
     def command(self, spec: Spec) -> Launch:
         self.check(prompt=spec.prompt, command=spec.command, options=spec.options)
+        if spec.options.steer and spec.session.resumed:
+            raise InvalidInput(
+                "gemini loses a conversation that is loaded over ACP, so it cannot be resumed and steered",
+                hint="deploy without steer what is to be resumed",
+            )
+        if spec.options.steer:
+            direct = _launch(spec, ("--acp", *_flags(spec), *spec.command), stdin=None)
+            return driven.launch_acp(spec, direct)
         headless = ("-o", "stream-json")
         return _launch(spec, (*headless, *_flags(spec), *spec.command), stdin=spec.prompt.encode())
 
@@ -151,25 +161,10 @@ class Gemini:
         return _launch(spec, _flags(spec), stdin=None)
 
     def read(self, line: bytes) -> Sequence[Entry]:
-        found = load_object(line)
-        kind = found.get("type") if found else None
-        reader = _READERS.get(kind) if isinstance(kind, str) else None
-        if found is None or reader is None:
-            return (unknown(line),)
-        return tuple(reader(found))
+        return acp_stream.read_with(_read, line)
 
     def verdict(self, record: ExitRecord, tail: bytes) -> Verdict:
-        verdict = judge_exit(record)
-        last = _last_words(tail)
-        facts, usage = _facts(last), _usage(last.result)
-        if verdict.outcome not in (Outcome.COMPLETED, Outcome.FAILED):
-            return Verdict(verdict.outcome, verdict.reason, facts, usage)
-        if last.failed or verdict.outcome is Outcome.FAILED:
-            return Verdict(Outcome.FAILED, _reason(record, last), facts, usage, _ending(record, last))
-        if not last.result:
-            reason = f"ended without a result ({describe_exit(record)})"
-            return Verdict(Outcome.FAILED, reason, facts, usage)
-        return Verdict(Outcome.COMPLETED, verdict.reason, facts, usage)
+        return driven.judge_or(_judge, record, tail)
 
 
 # ---------------------------------------------------------------- starting it
@@ -286,6 +281,15 @@ def _toml(value: object) -> str:
 # ---------------------------------------------------------------- reading it
 
 
+def _read(line: bytes) -> Sequence[Entry]:
+    found = load_object(line)
+    kind = found.get("type") if found else None
+    reader = _READERS.get(kind) if isinstance(kind, str) else None
+    if found is None or reader is None:
+        return (unknown(line),)
+    return tuple(reader(found))
+
+
 def _init(found: Mapping[str, Any]) -> Iterator[Entry]:
     session, model = clean(found.get("session_id")), clean(found.get("model"))
     data = {"session_id": session, "model": model}
@@ -346,6 +350,20 @@ _READERS: Final = {
 
 
 # ---------------------------------------------------------------- judging it
+
+
+def _judge(record: ExitRecord, tail: bytes) -> Verdict:
+    verdict = judge_exit(record)
+    last = _last_words(tail)
+    facts, usage = _facts(last), _usage(last.result)
+    if verdict.outcome not in (Outcome.COMPLETED, Outcome.FAILED):
+        return Verdict(verdict.outcome, verdict.reason, facts, usage)
+    if last.failed or verdict.outcome is Outcome.FAILED:
+        return Verdict(Outcome.FAILED, _reason(record, last), facts, usage, _ending(record, last))
+    if not last.result:
+        reason = f"ended without a result ({describe_exit(record)})"
+        return Verdict(Outcome.FAILED, reason, facts, usage)
+    return Verdict(Outcome.COMPLETED, verdict.reason, facts, usage)
 
 
 class _Last:

@@ -17,7 +17,7 @@ from headcount.domain.entries import Entry
 from headcount.domain.errors import InvalidInput
 from headcount.domain.model import ExitRecord
 from headcount.domain.options import Ability, Effort, Options, Permissions
-from headcount.harnesses import opencode_stream
+from headcount.harnesses import acp_stream, driven, opencode_stream
 from headcount.harnesses.base import Launch, Probe, Spec, Verdict
 from headcount.harnesses.installed import find_installed
 from headcount.harnesses.parse import load_object, mapping
@@ -101,6 +101,8 @@ class OpenCode:
             Ability.MCP_STDIO,
             Ability.RESUME,
             Ability.TAKEOVER,
+            Ability.STEER,
+            Ability.CANCEL,
         }
     )
     permissions: frozenset[Permissions] = frozenset(MODES)
@@ -117,6 +119,9 @@ class OpenCode:
 
     def command(self, spec: Spec) -> Launch:
         program = self._ready(spec)
+        if spec.options.steer:
+            direct = Launch(argv=(program, "acp", *spec.command), env=_env(spec), files=_files(spec))
+            return driven.launch_acp(spec, direct, model=spec.options.model)
         argv = (program, "run", "--format=json", "--thinking", "--auto", *_flags(spec), *spec.command)
         return Launch(argv=argv, env=_env(spec), files=_files(spec), stdin=spec.prompt.encode())
 
@@ -126,10 +131,10 @@ class OpenCode:
         return Launch(argv=argv, env=_env(spec), files=_files(spec))
 
     def read(self, line: bytes) -> Sequence[Entry]:
-        return opencode_stream.read(line)
+        return acp_stream.read_with(opencode_stream.read, line)
 
     def verdict(self, record: ExitRecord, tail: bytes) -> Verdict:
-        return opencode_stream.judge(record, tail)
+        return driven.judge_or(opencode_stream.judge, record, tail)
 
     def _ready(self, spec: Spec) -> str:
         """Return the program's path if it can do what is asked."""

@@ -16,7 +16,7 @@ from headcount.domain.entries import Entry
 from headcount.domain.errors import InvalidInput, PlacementFailed
 from headcount.domain.model import ExitRecord
 from headcount.domain.options import Ability, Effort, Options, Permissions
-from headcount.harnesses import qwen_stream
+from headcount.harnesses import acp_stream, driven, qwen_stream
 from headcount.harnesses.base import Launch, Probe, Spec, Verdict
 from headcount.harnesses.installed import find_installed, logged_in
 from headcount.harnesses.program import check_argument, check_text, find_program
@@ -91,6 +91,8 @@ class Qwen:
             Ability.RESUME,
             Ability.PRESET_SESSION,
             Ability.TAKEOVER,
+            Ability.STEER,
+            Ability.CANCEL,
             Ability.PEERS,
         }
     )
@@ -107,6 +109,9 @@ class Qwen:
 
     def command(self, spec: Spec) -> Launch:
         self.check(prompt=spec.prompt, command=spec.command, options=spec.options)
+        if spec.options.steer:
+            direct = _launch(spec, ("--acp", *_flags(spec), *spec.command), stdin=None)
+            return driven.launch_acp(spec, direct)
         headless = ("--output-format=stream-json", *_schema(spec))
         return _launch(spec, (*headless, *_flags(spec), *spec.command), stdin=spec.prompt.encode())
 
@@ -114,10 +119,10 @@ class Qwen:
         return _launch(spec, _flags(spec), stdin=None)
 
     def read(self, line: bytes) -> Sequence[Entry]:
-        return qwen_stream.read(line)
+        return acp_stream.read_with(qwen_stream.read, line)
 
     def verdict(self, record: ExitRecord, tail: bytes) -> Verdict:
-        return qwen_stream.judge(record, tail)
+        return driven.judge_or(qwen_stream.judge, record, tail)
 
 
 def _launch(spec: Spec, flags: Sequence[str], *, stdin: bytes | None) -> Launch:

@@ -13,7 +13,8 @@ from headcount.domain.errors import HeadcountError, NotFound, Refused
 from headcount.domain.ids import new_id, session_id
 from headcount.domain.lifecycle import Outcome, State
 from headcount.domain.model import Agent, AgentMessage, LiveRun, Run, RunKey, Task, Way, Why
-from headcount.domain.options import Ability, parse_options
+from headcount.domain.options import parse_options
+from headcount.harnesses.abilities import names_session
 from headcount.harnesses.base import Session
 from headcount.services import rights, settle
 from headcount.services.context import Context
@@ -260,7 +261,7 @@ def _new_agent(context: Context, request: Request, grant: Grant) -> tuple[NewRun
     now, token = context.clock.now(), context.clock.token()
     key = RunKey(new_id(request.role, now=now, chance=context.clock.chance()), 1)
     session = Session(session_id(key.agent_id, key.n))
-    presets = Ability.PRESET_SESSION in context.harness(request.harness).abilities
+    presets = names_session(context.harness(request.harness), request.options)
     new = NewRun(
         key=key,
         task_id=request.task_id,

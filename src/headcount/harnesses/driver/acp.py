@@ -7,11 +7,10 @@ that turn (Gemini CLI, Copilot CLI), goes into it (OpenCode) or waits for its en
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 from headcount.harnesses.driver.letters import Letter
-from headcount.harnesses.driver.names import tool_of
+from headcount.harnesses.driver.names import has_arguments, tool_of
 from headcount.harnesses.driver.policy import ALLOW, DENY, Use
 from headcount.harnesses.driver.talk import WITHDRAWN, Talk, words_of
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 VERSION = 1
 NO_METHOD, NO_LOGIN = -32601, -32000
 OURS = "HEADCOUNT_"
-SLOW_MCP, MCP_S = ("Copilot",), 4.0
-"""Agents that answer `session/new` before its MCP servers are there, and seconds in which they mostly are."""
 LAST_STEP = ("OpenCode",)
 """Agents whose count of tokens at the end of a turn is that of its last step alone."""
 
@@ -49,7 +46,6 @@ class Acp(Talk):
 
     _count = 0
     _loading = False
-    _start_at: float | None = None
     _stop: str | None = None
     _agent = ""
     _cost: float | None = None
@@ -163,13 +159,6 @@ class Acp(Talk):
             self._start()
 
     def _start(self) -> None:
-        """Give the prompt, to some agents after a while: at first they have no tools of MCP servers."""
-        self._start_at = time.monotonic() + (MCP_S if self._agent in SLOW_MCP else 0.0)
-        self.tick()
-
-    def tick(self) -> None:
-        if self.ready or self._start_at is None or time.monotonic() < self._start_at:
-            return
         self.ready = True
         self._prompt(self.prompt, [])
         self._tell_held()
@@ -263,15 +252,15 @@ class Acp(Talk):
         call.update({key: value for key, value in update.items() if value not in (None, [], {}, "")})
         if not call.get("told"):
             over = update.get("status") in ("completed", "failed")
-            own = update.get("sessionUpdate") == "tool_call" and bool(update.get("rawInput"))
-            if not own and (asked or over or update.get("rawInput")):
+            own = update.get("sessionUpdate") == "tool_call" and has_arguments(update)
+            if not own and (asked or over or has_arguments(update)):
                 self.note(
                     "tool_call",
                     id=name,
                     tool=tool_of(call),
                     arguments=call.get("rawInput") or call.get("title"),
                 )
-            call["told"] = own or asked or over or bool(update.get("rawInput"))
+            call["told"] = own or asked or over or has_arguments(update)
         if update.get("status") in ("completed", "failed"):
             if update.get("status") == "completed" and call.get("kind") in ("edit", "delete", "move"):
                 self._changed(name, call, update)

@@ -22,6 +22,7 @@ if __name__ == "__main__":  # isolated, it knows only the standard library; ours
 from headcount.harnesses.driver.acp import Acp
 from headcount.harnesses.driver.agent import SIGNALLED, Agent, write
 from headcount.harnesses.driver.claude import Claude
+from headcount.harnesses.driver.codex import Codex
 from headcount.harnesses.driver.pi import Pi
 from headcount.harnesses.driver.talk import STARTUP_S, Talk
 
@@ -39,7 +40,7 @@ CLOSE_S = 3.0
 """For a program to end when its input has, and once more when it was asked to by a signal."""
 CANNOT_START = 127
 
-PROTOCOLS: Mapping[str, type[Talk]] = {"acp": Acp, "claude": Claude, "pi": Pi}
+PROTOCOLS: Mapping[str, type[Talk]] = {"acp": Acp, "claude": Claude, "codex": Codex, "pi": Pi}
 
 
 class Driver:
@@ -93,7 +94,6 @@ class Driver:
     def _step(self, started: float) -> None:
         """See what has come to pass: letters, an end of the program, of our time, or of all turns."""
         talk, now = self.talk, time.monotonic()
-        talk.tick()
         if self._told is None:
             talk.receive()
         if self._told is not None and (not talk.busy or now > self._told + CANCEL_S):
@@ -114,15 +114,16 @@ class Driver:
         return self.talk.end is not None or (self.talk.ready and not self.talk.busy)
 
     def _close(self, end: Mapping[str, Any]) -> int:
-        """End the program and say how it all ended."""
-        talk = self.talk
+        """Say how it all ended and end the program. With what code it ends then says nothing (Qwen Code has
+        failed by it after a conversation that was loaded); one that ended before it was told to does."""
+        talk, own = self.talk, self.agent.code
         for name in list(talk.asks.open()):
             talk.asks.close(name, "withdrawn", reason="the run is over")
         talk.note("end", **end, session_id=talk.session_id, text=talk.said or None)
         self.agent.flush()
         self.agent.close()
         if self.agent.wait(0.0 if self._told is not None else CLOSE_S, self._take):
-            return self.agent.code or int(end["outcome"] == "failed")
+            return own or int(end["outcome"] == "failed")
         for number in (signal.SIGTERM, signal.SIGKILL):
             self.agent.signal(number)
             if self.agent.wait(CLOSE_S, self._take):

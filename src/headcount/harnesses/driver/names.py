@@ -1,4 +1,4 @@
-"""What the tool of a call is called in ACP, which has no field for it."""
+"""What the tool of a call is called in ACP, which has no field for it, and what it is given."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from collections.abc import Mapping
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+def has_arguments(update: Mapping[str, Any]) -> bool:
+    """Say whether a line has a call's arguments. Some agents begin with a call without them, or with the
+    directory alone (OpenCode)."""
+    given = update.get("rawInput")
+    return bool(given) and not (isinstance(given, dict) and set(given) == {"cwd"})
 
 
 def tool_of(call: Mapping[str, Any]) -> str:

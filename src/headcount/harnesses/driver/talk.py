@@ -75,9 +75,6 @@ class Talk:
         """Take one line of the program, which is a JSON object."""
         raise NotImplementedError
 
-    def tick(self) -> None:
-        """Do what is due; called several times a second."""
-
     def tell(self, letters: list[Letter]) -> None:
         """Give the agent messages as one, in the middle of a turn or as the next one."""
         raise NotImplementedError
