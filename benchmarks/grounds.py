@@ -91,6 +91,13 @@ class Deployer:
         self._live.append(made)
         return made
 
+    def deploy_with(self, harness: str) -> Deployed:
+        made = self.fleet.deploy(
+            self.task, role="builder", harness=harness, prompt="Do it.", allow_duplicate_role=True
+        )
+        self._live.append(made)
+        return made
+
     def clear(self) -> None:
         """End what was deployed since the last time, and wait until nothing of it runs."""
         for each in self._live:
