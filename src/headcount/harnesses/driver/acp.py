@@ -251,16 +251,16 @@ class Acp(Talk):
         call = self._calls.setdefault(name, {})
         call.update({key: value for key, value in update.items() if value not in (None, [], {}, "")})
         if not call.get("told"):
-            over = update.get("status") in ("completed", "failed")
+            known = has_arguments(update) or update.get("status") in ("in_progress", "completed", "failed")
             own = update.get("sessionUpdate") == "tool_call" and has_arguments(update)
-            if not own and (asked or over or has_arguments(update)):
+            if not own and (asked or known):
                 self.note(
                     "tool_call",
                     id=name,
                     tool=tool_of(call),
                     arguments=call.get("rawInput") or call.get("title"),
                 )
-            call["told"] = own or asked or over or has_arguments(update)
+            call["told"] = asked or known
         if update.get("status") in ("completed", "failed"):
             if update.get("status") == "completed" and call.get("kind") in ("edit", "delete", "move"):
                 self._changed(name, call, update)
