@@ -94,7 +94,7 @@ def _marks(harness: Harness) -> Iterable[str]:
     return (_mark(each in harness.abilities) for each in SHORT.values())
 
 
-def _mark(has: bool) -> str:
+def _mark(has: object) -> str:
     return "yes" if has else "-"
 
 

@@ -343,6 +343,55 @@ class Headcount:
             ),
         )
 
+    def take_over(self, agent_id: str, *, env: Sequence[str] = ()) -> answers.Deployed:
+        """Open an agent's conversation for a person: in its program's own interactive form, on a terminal that
+        `attach_command` goes to. What the agent does at the moment is ended first, by a stop.
+
+        It is a further run of the agent, which holds its role and its work. It ends with its program, by a
+        stop, or by `hand_back`. `env` is as for `deploy`.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> from headcount import Refused
+        >>> try:
+        ...     fleet.take_over(agent.agent_id)
+        ... except Refused as refusal:
+        ...     print(refusal.code)
+        cannot_take_over
+
+        Raises:
+            NotFound: no such agent.
+            NotAllowed: an agent asks.
+            Refused: it is taken over already, its harness has no such form, or nobody knows which conversation
+                it is: it goes on as before. Or a limit or rule forbids the new run: then it is stopped.
+            PlacementFailed: its program cannot be started in that form; the reason is on record.
+        """
+        from headcount.services import given, takeover
+
+        return takeover.take_over(self._context, agent_id, env=given.words("env", env))
+
+    def hand_back(self, agent_id: str, prompt: str, *, env: Sequence[str] = ()) -> answers.Deployed:
+        """Let an agent that was taken over go on headless, with what was said meanwhile and a new prompt.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> from headcount import Refused
+        >>> try:
+        ...     fleet.hand_back(agent.agent_id, "go on")
+        ... except Refused as refusal:
+        ...     print(refusal.code)
+        not_taken_over
+
+        Raises:
+            InvalidInput: a blank prompt.
+            NotFound: no such agent.
+            NotAllowed: an agent asks.
+            Refused: it was not taken over, or a limit or rule forbids it.
+            PlacementFailed: it did not start; the reason is on record, nothing is left.
+        """
+        from headcount.services import given, request, takeover
+
+        given.text("prompt", prompt)
+        return takeover.hand_back(self._context, request.Again(agent_id, prompt, given.words("env", env)))
+
     def list_agents(
         self, *, task_id: str | None = None, all: bool = False, limit: int = 200, cursor: str | None = None
     ) -> answers.AgentList:

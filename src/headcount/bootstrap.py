@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from headcount.domain.environment import NEVER_PREFIXES, select
 from headcount.domain.errors import Infrastructure
 from headcount.domain.model import Caller
 from headcount.harnesses import catalogue, installed, program
-from headcount.harnesses.base import Probe
+from headcount.harnesses.base import Launch, Probe
+from headcount.runtimes import terminal
 from headcount.runtimes.base import Views
 from headcount.runtimes.local import LocalPlacement
 from headcount.runtimes.tmux_view import NoViews, TmuxViews
@@ -92,6 +94,7 @@ def context(
         known_harness=catalogue.find,
         offered=_offered,
         programs=OurPrograms(),
+        on_terminal=on_terminal,
         harness_names=catalogue.names(),
         headcount=own_command(),
         caller=_caller(environ, settings),
@@ -101,6 +104,12 @@ def context(
         daemon_pid=lambda: os.getpid() if is_daemon else daemon.holder(place),
         daemon=OurDaemon(place),
     )
+
+
+def on_terminal(launch: Launch, run_path: str) -> Launch:
+    """Return how to start the same on a terminal of its own, that windows can be opened onto."""
+    argv = terminal.kept(launch.argv, run_path)
+    return replace(launch, argv=argv, env={**terminal.ENV, **launch.env}, stdin=None)
 
 
 def _offered() -> Sequence[Offered]:

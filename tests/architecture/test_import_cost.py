@@ -13,6 +13,7 @@ HEAVY = {"mcp", "pydantic", "rich", "starlette", "uvicorn", "psutil", "structlog
 ENTRANCES = ["headcount", "headcount.api", "headcount.bootstrap", "headcount.doors.cli.main"]
 
 ALONE = ["client", "doors.mcp.bridge", "harnesses.gemini_home", "harnesses.script_agent", "runtimes.runner"]
+ALONE += ["runtimes.terminal.keeper", "runtimes.terminal.window"]
 """What runs without the package's dependencies: beside every agent, beside every client."""
 
 

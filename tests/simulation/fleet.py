@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headcount.bootstrap import OurPrograms
+from headcount.bootstrap import OurPrograms, on_terminal
 from headcount.config import Home, Settings
 from headcount.domain.errors import HeadcountError, InvalidInput, NotAllowed, PlacementFailed, Refused
 from headcount.domain.model import Caller, Limits, RunKey
@@ -145,6 +145,7 @@ class Fleet:
             known_harness=find,
             offered=lambda: [],
             programs=OurPrograms(),
+            on_terminal=on_terminal,
             headcount=("/usr/bin/headcount",),
             caller=Caller(cwd=str(self.home.root), env=ENV),
             token=None,

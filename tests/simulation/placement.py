@@ -245,7 +245,9 @@ class SimViews:
         shown = [run for run in self._world.dirs.values() if run.viewed == "shown"]
         return [Session(run.key.agent_id, run.key.agent_id, 0.0) for run in shown]
 
-    def show(self, key: RunKey, path: str, *, runner_pid: int, renders: bool) -> None:
+    def show(
+        self, key: RunKey, path: str, *, runner_pid: int, renders: bool, interactive: bool = False
+    ) -> None:
         self._world.boundary("show")
         run = self._world.dirs[key]
         if run.viewed is None:
@@ -270,7 +272,7 @@ class SimViews:
         for run in self._world.dirs.values():
             run.viewed = None
 
-    def attach_argv(self, name: str) -> Sequence[str]:
+    def attach_argv(self, name: str, *, interactive: bool = False) -> Sequence[str]:
         return ("attach", name)
 
 

@@ -119,9 +119,12 @@ class Person:
         if self.pid == 0:
             os.environ.update(TERM="xterm-256color", TMUX="/elsewhere,1,0")
             os.execvp(argv[0], list(argv))
-        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.resize(24, 80)
         os.set_blocking(self._fd, False)
         self.seen = ""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def sees(self, text: str) -> bool:
         with suppress(BlockingIOError, OSError):  # OSError: the program at the terminal has ended

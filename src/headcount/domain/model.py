@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from headcount.domain.lifecycle import LIVE, Outcome, State
 
@@ -64,6 +64,17 @@ class WorktreeState(StrEnum):
     THERE = "there"
     REMOVING = "removing"
     REMOVED = "removed"
+
+
+class Form(StrEnum):
+    """How an agent's program runs."""
+
+    HEADLESS = "headless"
+    INTERACTIVE = "interactive"  # on a terminal, for a person who has taken it over
+
+
+TERMINAL: Final = "terminal"
+"""By what a run on a terminal is read and judged, whatever its harness: what appeared, and the exit code."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -165,6 +176,12 @@ class LiveRun:
     stop_reason: str | None
     options: Mapping[str, object] = field(default_factory=dict)
     reserved_boottime: float = 0.0
+    form: Form = Form.HEADLESS
+
+    @property
+    def read_by(self) -> str:
+        """Return the name of the harness that can read and judge it."""
+        return self.harness if self.form is Form.HEADLESS else TERMINAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +219,16 @@ class Run:
     account: Mapping[str, Any] | None = None  # domain.account, once it is made
     takes_role: bool = True  # False: a double was asked for
     takes_work: bool = True
+    form: Form = Form.HEADLESS
 
     @property
     def live(self) -> bool:
         return self.state in LIVE
+
+    @property
+    def read_by(self) -> str:
+        """Return the name of the harness that can read and judge it."""
+        return self.harness if self.form is Form.HEADLESS else TERMINAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from headcount.domain.errors import Infrastructure, InvalidInput
+from headcount.domain.model import TERMINAL
 from headcount.harnesses import plugins
 from headcount.harnesses.acp import Acp
 from headcount.harnesses.base import Harness
@@ -19,11 +20,15 @@ from headcount.harnesses.opencode import OpenCode
 from headcount.harnesses.pi import Pi
 from headcount.harnesses.qwen import Qwen
 from headcount.harnesses.script import Script
+from headcount.harnesses.terminal import Terminal
 
 HARNESSES: Final[Mapping[str, Harness]] = {
     each.name: each
     for each in (Acp(), Claude(), Codex(), Command(), Copilot(), Gemini(), OpenCode(), Pi(), Qwen(), Script())
 }
+
+TAKEN: Final = frozenset((*HARNESSES, TERMINAL))
+"""Names that no harness of another package may have."""
 
 
 def names() -> tuple[str, ...]:
@@ -40,9 +45,9 @@ def find(name: str) -> Harness:
     """
     if name in HARNESSES:
         return HARNESSES[name]
-    found = plugins.find(name, HARNESSES)
+    found = plugins.find(name, TAKEN)
     if found is None:
-        more = [each.name for each in plugins.every(HARNESSES) if each.harness is not None]
+        more = [each.name for each in plugins.every(TAKEN) if each.harness is not None]
         known = ", ".join(sorted((*HARNESSES, *more)))
         raise InvalidInput(f"there is no harness {name[:64]!r}", hint=f"known: {known}")
     if found.harness is None:
@@ -57,6 +62,8 @@ def find(name: str) -> Harness:
 def find_of_run(name: str) -> Harness:
     """Return the harness of a run that there is. One that is no longer here, because its package is not, is
     stood in for: the run can still be read, judged and counted."""
+    if name == TERMINAL:
+        return Terminal()
     try:
         return find(name)
     except (InvalidInput, Infrastructure):
@@ -66,4 +73,4 @@ def find_of_run(name: str) -> Harness:
 def every() -> tuple[plugins.Plugin, ...]:
     """Return all, sorted by name, our own first; those of other packages are loaded for it."""
     own = [plugins.Plugin(name, "", HARNESSES[name]) for name in names()]
-    return (*own, *plugins.every(HARNESSES))
+    return (*own, *plugins.every(TAKEN))

@@ -268,8 +268,11 @@ class Views(Protocol):
         """Return all sessions in one call; an absent server is the empty answer, None means unknown."""
         ...
 
-    def show(self, key: RunKey, path: str, *, runner_pid: int, renders: bool) -> None:
-        """Make the session of a live run, beside the caller's path: it does not wait for it."""
+    def show(
+        self, key: RunKey, path: str, *, runner_pid: int, renders: bool, interactive: bool = False
+    ) -> None:
+        """Make the session of a live run, beside the caller's path: it does not wait for it. In that of an
+        `interactive` one, keys are the agent's."""
         ...
 
     def held_back(self) -> AbstractContextManager[None]:
@@ -288,6 +291,6 @@ class Views(Protocol):
         """End the server with all its sessions. Agents do not notice; the next `show` starts another."""
         ...
 
-    def attach_argv(self, name: str) -> Sequence[str]:
+    def attach_argv(self, name: str, *, interactive: bool = False) -> Sequence[str]:
         """Return the command that shows the session in the user's terminal."""
         ...

@@ -21,7 +21,7 @@ from typing import Final
 from headcount.domain.errors import Infrastructure, InvalidInput
 from headcount.domain.ids import check_id
 from headcount.domain.model import RunKey
-from headcount.runtimes import precedence, system
+from headcount.runtimes import precedence, system, terminal
 from headcount.runtimes.base import Session
 
 TYPE_CHECKING = False
@@ -44,6 +44,9 @@ STOPPED_SECONDS: Final = 0.25
 """After which a server that has not answered is looked at: one that is stopped (SIGSTOP) will not."""
 CLIENTS_MAX: Final = 200
 """Unfinished clients of one process; beyond them the oldest is ended (where there is no `timeout`)."""
+
+TYPING: Final = "typing"
+"""The table of keys of a session whose keys are the agent's."""
 
 _ENV: Final = ("PATH", "HOME", "USER", "LOGNAME", "TZ")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -92,6 +95,9 @@ bind-key -T prefix d detach-client
 bind-key -T root PPage copy-mode -eu
 bind-key -T root WheelUpPane copy-mode -e
 bind-key -T root Any ''
+bind-key -T prefix C-b send-prefix
+bind-key -T prefix PPage copy-mode -eu
+bind-key -T typing WheelUpPane if-shell -F "#{{mouse_any_flag}}" "send-keys -M" "copy-mode -e"
 """
 """Keys leave or scroll; any other does nothing, also where it comes as fast as a paste, so that nobody types
 into a view. A read-only client would be simpler, but it cannot scroll.
@@ -112,7 +118,9 @@ class NoViews:
         """Return no session: there is no server that could have one."""
         return ()
 
-    def show(self, key: RunKey, path: str, *, runner_pid: int, renders: bool) -> None:
+    def show(
+        self, key: RunKey, path: str, *, runner_pid: int, renders: bool, interactive: bool = False
+    ) -> None:
         """Show nothing."""
 
     def held_back(self) -> contextlib.AbstractContextManager[None]:
@@ -131,7 +139,7 @@ class NoViews:
     def shut(self) -> None:
         """There is no server to end."""
 
-    def attach_argv(self, name: str) -> Sequence[str]:
+    def attach_argv(self, name: str, *, interactive: bool = False) -> Sequence[str]:
         """Refuse.
 
         Raises:
@@ -199,7 +207,9 @@ class TmuxViews:
         except ValueError:
             return None
 
-    def show(self, key: RunKey, path: str, *, runner_pid: int, renders: bool) -> None:
+    def show(
+        self, key: RunKey, path: str, *, runner_pid: int, renders: bool, interactive: bool = False
+    ) -> None:
         """Make the session of a live run, beside the caller's path: it does not wait for it.
 
         A session that is there already stays as it is. What the system refuses (no process, no disk)
@@ -217,9 +227,13 @@ class TmuxViews:
         what = "transcript" if renders else "output"
         # "/." because a last word that ended in ";" would be the end of a command to tmux.
         view = ("/bin/sh", _VIEW, f"{path}/.", str(runner_pid), what, *self._how)
+        keys: tuple[str, ...] = ()
+        if interactive:
+            view = terminal.window(path, runner_pid)
+            keys = (";", "set-option", "-t", f"={name}:", "key-table", TYPING)
         with contextlib.suppress(OSError):
             config = self._write_config()
-            self._start("-f", config, "new-session", "-d", "-s", name, "-n", "view", "-c", "/", *view)
+            self._start("-f", config, "new-session", "-d", "-s", name, "-n", "view", "-c", "/", *view, *keys)
 
     def hide(self, name: str) -> None:
         """Close exactly this session, beside the caller's path: it does not wait for it.
@@ -260,8 +274,9 @@ class TmuxViews:
     def shut(self) -> None:
         self._ask("kill-server")
 
-    def attach_argv(self, name: str) -> Sequence[str]:
-        """Return the command that shows the session in the user's terminal.
+    def attach_argv(self, name: str, *, interactive: bool = False) -> Sequence[str]:
+        """Return the command that shows the session in the user's terminal. An `interactive` one then has the
+        size of that.
 
         It must not start a server, which would have the user's environment and settings.
 
@@ -270,7 +285,11 @@ class TmuxViews:
         """
         target = f"={_check_name(name)}"
         outside = ("env", "-u", "TMUX", "-u", "TMUX_PANE")  # else tmux refuses inside another tmux
-        return (*outside, self._tmux, "-u", "-N", "-S", self._socket, "attach-session", "-t", target)
+        argv = (*outside, self._tmux, "-u", "-N", "-S", self._socket, "attach-session", "-t", target)
+        if not interactive:
+            return argv
+        size = (";", "set-option", "-w", "-t", f"{target}:", "window-size", "latest")
+        return (*argv, *size, ";", "set-option", "-t", f"{target}:", "status-right", " Ctrl-B D: leave ")
 
     def _ask(self, *command: str) -> _Answer | None:
         """Run a tmux command that waits for its answer, never longer than the time-out; None: no answer."""

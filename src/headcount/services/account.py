@@ -15,7 +15,7 @@ from headcount.domain.account import Account, Tally
 from headcount.domain.entries import EntryKind
 from headcount.domain.errors import HeadcountError, Infrastructure, InvalidInput
 from headcount.domain.lines import LINE_MAX, Line, count_lines, forward
-from headcount.domain.model import Run, RunKey
+from headcount.domain.model import Form, Run, RunKey
 from headcount.domain.prices import Price, cost, parse_prices
 from headcount.harnesses.base import Harness
 from headcount.runtimes.base import OutputSlice
@@ -59,7 +59,7 @@ def _could(context: Context, key: RunKey) -> bool:
 
 
 def _account(context: Context, run: Run) -> Account:
-    harness = context.harness(run.harness)
+    harness = context.harness(run.read_by)
 
     def read(offset: int, limit: int) -> OutputSlice:
         return context.placement.read_output(run.path, offset=offset, limit=limit)
@@ -114,6 +114,10 @@ def _before(context: Context, run: Run) -> Mapping[str, float] | None:
     """Return what the conversation had used before this run; None if that cannot be known any more."""
     if run.resumes is None:
         return {}
+    with context.registry.read() as tx:
+        before = tx.runs.get(run.key.agent_id, run.resumes)
+    if before is not None and before.form is Form.INTERACTIVE:
+        return None  # a terminal shows no numbers
     account = make(context, RunKey(run.key.agent_id, run.resumes))
     return None if account is None else account["session_usage"]
 
@@ -155,7 +159,7 @@ def conversation(context: Context, run: Run) -> str | None:
     then recorded; None if it is not known (yet)."""
     if run.session_id is not None:
         return run.session_id
-    harness = context.harness(run.harness)
+    harness = context.harness(run.read_by)
     head = context.placement.read_output(run.path, offset=0, limit=HEAD)
     found = _named(harness, head.data) if harness.renders else None
     if found is not None:

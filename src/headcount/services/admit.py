@@ -12,7 +12,7 @@ from headcount.domain.admission import AdmissionFacts, Application, Machine, che
 from headcount.domain.errors import HeadcountError, NotFound, Refused
 from headcount.domain.ids import new_id, session_id
 from headcount.domain.lifecycle import Outcome, State
-from headcount.domain.model import Agent, AgentMessage, LiveRun, Run, RunKey, Task, Way, Why
+from headcount.domain.model import Agent, AgentMessage, Form, LiveRun, Run, RunKey, Task, Way, Why
 from headcount.domain.options import parse_options
 from headcount.harnesses.abilities import names_session
 from headcount.harnesses.base import Session
@@ -234,7 +234,7 @@ def _add(context: Context, tx: Tx, made: Admitted, sought: Sought, caller: str |
         task_id=new.task_id,
         agent_id=new.key.agent_id,
         run=new.key.n,
-        reason=None if new.first else new.why.value,
+        reason=None if new.first else "takeover" if new.form is Form.INTERACTIVE else new.why.value,
         data=about,
         now=new.reserved_at,
     )
@@ -254,6 +254,7 @@ def _row(new: NewRun) -> LiveRun:
         process=None,
         stop_reason=None,
         options=new.options,
+        form=new.form,
     )
 
 
@@ -329,7 +330,7 @@ def _admit_again(context: Context, tx: Tx, agent: Agent, again: Again, sought: S
     )
     facts = _facts(context, tx, asked, agent.work_hash)
     task, _ = check(asked, facts, _machine(context), context.settings.limits)
-    new, token = _next_run(context, agent, last, began, again.why)
+    new, token = _next_run(context, agent, last, began, again)
     messages = _taken(context, tx, new, again)
     session = Session(began.session_id or "", resumed=True)
     return _add(context, tx, Admitted(new, _row(new), task, token, session, messages), sought, caller)
@@ -355,8 +356,8 @@ def may_resume(agent: Agent, tx: Tx, last: Run) -> bool:
 
 
 def crashed(run: Run) -> bool:
-    """Say whether a run was ended by neither its own work nor anybody's wish."""
-    if run.live or run.stop_reason is not None:
+    """Say whether a run was ended by neither its own work nor anybody's wish. One that a person had is his."""
+    if run.live or run.stop_reason is not None or run.form is Form.INTERACTIVE:
         return False
     if run.state is State.LOST:
         return True
@@ -386,7 +387,7 @@ def _refused(run: Run, code: str, why: str) -> Refused:
     )
 
 
-def _next_run(context: Context, agent: Agent, last: Run, began: Run, why: Why) -> tuple[NewRun, str]:
+def _next_run(context: Context, agent: Agent, last: Run, began: Run, again: Again) -> tuple[NewRun, str]:
     now, token = context.clock.now(), context.clock.token()
     key, options = RunKey(agent.agent_id, last.key.n + 1), parse_options(agent.options)
     new = NewRun(
@@ -414,7 +415,8 @@ def _next_run(context: Context, agent: Agent, last: Run, began: Run, why: Why) -
         options=agent.options,
         session_id=began.session_id,
         resumes=began.key.n,
-        why=why,
+        why=again.why,
+        form=again.form,
         resume_on_crash=agent.resume_on_crash,
     )
     return new, token
@@ -423,7 +425,9 @@ def _next_run(context: Context, agent: Agent, last: Run, began: Run, why: Why) -
 def _taken(context: Context, tx: Tx, new: NewRun, again: Again) -> tuple[AgentMessage, ...]:
     """Return the messages that the prompt hands over, each now on its way to this run. What was in the prompt
     of an earlier run that never began is among them; what an earlier run may have been told in its work is
-    not. A raw prompt has room for one, and for no words beside."""
+    not. A raw prompt has room for one, and for no words beside; at a terminal it is a person who speaks."""
+    if again.form is Form.INTERACTIVE:
+        return ()
     queued = tx.messages.queued(new.key.agent_id)
     waiting = [each for each in queued if each.run is None or each.way is not Way.STEER]
     if not context.harness(new.harness).wraps_prompt:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from headcount.domain.errors import HeadcountError, Refused
-from headcount.domain.model import Report, Run
+from headcount.domain.model import Form, Report, Run
 from headcount.services import account, given, rights, settle
 from headcount.services.answers import AgentFacts, AgentList, AgentWhole, RunFacts, iso
 from headcount.services.context import Context
@@ -89,6 +89,7 @@ def _run(run: Run) -> RunFacts:
     return RunFacts(
         run=run.key.n,
         why=run.why.value,
+        form=run.form.value,
         state=run.state.value,
         outcome=run.outcome.value if run.outcome else None,
         ending=run.ending,
@@ -118,6 +119,7 @@ def of(context: Context, tx: Tx, run: Run) -> AgentFacts:
         depth=run.depth,
         harness=run.harness,
         run=run.key.n,
+        form=run.form.value,
         state=run.state.value,
         outcome=run.outcome.value if run.outcome else None,
         ending=run.ending,
@@ -163,4 +165,5 @@ def attach_command(context: Context, agent_id: str) -> tuple[str, ...]:
     if facts.tmux_session is None:
         why = context.views.available() or f"agent {agent_id} is {facts.state}"
         raise Refused(why, code="no_view", limit="view", hint=f"read it with 'headcount logs {agent_id}'")
-    return tuple(context.views.attach_argv(facts.tmux_session))
+    interactive = facts.form == Form.INTERACTIVE
+    return tuple(context.views.attach_argv(facts.tmux_session, interactive=interactive))

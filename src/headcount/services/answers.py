@@ -69,6 +69,7 @@ class AgentFacts:
     depth: int
     harness: str
     run: int
+    form: str  # headless, or interactive: a person has taken it over
     state: str
     outcome: str | None
     ending: str | None  # the end of its work in a word: finished, turn_limit, rate_limited, bad_result, ...
@@ -96,6 +97,7 @@ class RunFacts:
 
     run: int
     why: str  # deploy, resume, crash (of the run before) or message
+    form: str  # headless, or interactive: taken over by a person
     state: str
     outcome: str | None
     ending: str | None

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from headcount.config import Home, Settings
 from headcount.domain.model import Caller, RunKey
-from headcount.harnesses.base import Harness, Probe
+from headcount.harnesses.base import Harness, Launch, Probe
 from headcount.runtimes.base import Placement, Views
 from headcount.store.registry import Registry
 
@@ -114,6 +114,7 @@ class Context:
     known_harness: Callable[[str], Harness]  # to start it; raises InvalidInput on an unknown name
     offered: Callable[[], Sequence[Offered]]  # all harnesses; loads those of other packages
     programs: Programs
+    on_terminal: Callable[[Launch, str], Launch]  # the same on a terminal of its own, kept in a run directory
     headcount: tuple[str, ...]  # argv prefix of our own command
     caller: Caller
     token: str | None  # of the run in whose tree we are

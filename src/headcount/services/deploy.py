@@ -14,11 +14,11 @@ from pathlib import Path
 from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError, PlacementFailed, Refused
 from headcount.domain.lifecycle import Outcome, State
-from headcount.domain.model import LiveRun, LockState, Order, Run, Started, Why
+from headcount.domain.model import Form, LiveRun, LockState, Order, Run, Started, Why
 from headcount.domain.options import Ability, Options, parse_options
 from headcount.domain.prompt import Further, PromptInput, assemble, delegation, go_on
 from headcount.harnesses.base import Harness, Launch, Spec
-from headcount.services import admit, rights, settle, stop
+from headcount.services import admit, headcount, rights, settle, stop
 from headcount.services.admit import Admitted, Earlier
 from headcount.services.answers import Deployed
 from headcount.services.context import Context, Remote
@@ -81,7 +81,7 @@ def begin(
         job = Job(context, harness, admitted, env, words)
         run = _confirm(job, _start(job))
     if run.live and run.runner is not None:
-        context.views.show(run.key, run.path, runner_pid=run.runner.pid, renders=harness.renders)
+        headcount.show(context, run, run.runner)
     return answer(context, run, left=admitted.task.max_depth - admitted.new.depth)
 
 
@@ -118,7 +118,7 @@ def _start(job: Job) -> Started:
     try:
         cwd = _cwd(job)
         env = _caller_env(job)
-        launch = job.harness.command(_spec(job, cwd, env))
+        launch = _launch(job, _spec(job, cwd, env))
         context.placement.prepare(_order(job, launch, cwd))
         env = {**env, **launch.env, **_contract(job)}
         return context.placement.start(row.key, row.path, env=env, timeout=context.settings.start_timeout)
@@ -133,6 +133,12 @@ def _start(job: Job) -> Started:
     except BaseException:
         context.given_up.add(row.key)
         raise
+
+
+def _launch(job: Job, spec: Spec) -> Launch:
+    if job.admitted.new.form is Form.HEADLESS:
+        return job.harness.command(spec)
+    return job.context.on_terminal(job.harness.interactive(spec), spec.run_path)
 
 
 def _cwd(job: Job) -> str:
@@ -203,8 +209,10 @@ def _asked_schema(job: Job) -> Mapping[str, object] | None:
 
 
 def _further_prompt(job: Job) -> str:
-    """Return what an agent is told that goes on: it has all that it was told before."""
+    """Return what an agent is told that goes on: it has all that it was told before. At a terminal, nothing."""
     new, messages = job.admitted.new, job.admitted.messages
+    if new.form is Form.INTERACTIVE:
+        return ""
     if not job.harness.wraps_prompt:
         return job.words or "".join(each.text for each in messages)
     return go_on(
@@ -249,7 +257,7 @@ def _order(job: Job, launch: Launch, cwd: str) -> Order:
         output_cap=settings.output_cap,
         deployer=new.deployer,
         reserved_at=new.reserved_at,
-        renders=job.harness.renders,
+        renders=job.harness.renders and new.form is Form.HEADLESS,
         rows=_rows(job.admitted),
     )
 
@@ -263,6 +271,7 @@ def _rows(admitted: Admitted) -> dict[str, object]:
         "command": list(new.command),
         "agent_prompt": new.prompt,
         "why": new.why.value,
+        "form": new.form.value,
         **{name: getattr(new, name) for name in (*plain, "resumes", "resume_on_crash")},
     }
 

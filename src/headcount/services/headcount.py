@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from headcount.domain.lifecycle import State
-from headcount.domain.model import LiveRun, LockState, Presence, Process, Run, RunKey, Seen
+from headcount.domain.model import Form, LiveRun, LockState, Presence, Process, Run, RunKey, Seen
 from headcount.domain.plan import (
     Adopt,
     Correct,
@@ -223,10 +223,20 @@ def _mend_views(
     if names:  # the server stands, so these died one by one; the loss of the server is no fault of theirs
         missing = _worth_another_try(context, missing)
     for row, runner in missing:
-        renders = context.harness(row.harness).renders
-        context.views.show(row.key, row.path, runner_pid=runner.pid, renders=renders)
+        show(context, row, runner)
     done = [_problem("view_missing", row, "no session shows it", "show_view") for row, _ in missing]
     return done if task_id is not None else done + _close_stale(context, sessions)
+
+
+def show(context: Context, run: LiveRun | Run, runner: Process) -> None:
+    """Have a window made onto a run that lives."""
+    context.views.show(
+        run.key,
+        run.path,
+        runner_pid=runner.pid,
+        renders=context.harness(run.read_by).renders,
+        interactive=run.form is Form.INTERACTIVE,
+    )
 
 
 def _worth_another_try(

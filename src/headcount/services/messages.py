@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from headcount.domain.errors import HeadcountError, Infrastructure, InvalidInput, NotAllowed, Refused
 from headcount.domain.lifecycle import State
-from headcount.domain.model import AgentMessage, Run, RunKey, Way, Why
+from headcount.domain.model import AgentMessage, Form, Run, RunKey, Way, Why
 from headcount.domain.options import Ability
 from headcount.services import given, once, resume, rights
 from headcount.services.answers import Cancelled, MessageFacts, MessageList, Sent, iso
@@ -122,6 +122,8 @@ def _why_not(context: Context, tx: Tx, run: Run) -> str:
 
 def steerable(context: Context, run: Run) -> bool:
     """Say whether a run was started so that it can be told something in the middle of its work."""
+    if run.form is Form.INTERACTIVE:
+        return False  # a person has taken it over
     return bool(run.options.get("steer")) and Ability.STEER in context.harness(run.harness).abilities
 
 

@@ -56,4 +56,4 @@ def read(context: Context, wish: Wish) -> OutputPage:
         return context.placement.read_output(run.path, offset=offset, limit=limit, stream=wish.stream)
 
     asked = OutputWish(form, wish.tail, matches, wish.max_bytes, wish.cursor, final=not run.live)
-    return shape(source, asked, context.harness(run.harness).read)
+    return shape(source, asked, context.harness(run.read_by).read)

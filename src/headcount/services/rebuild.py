@@ -9,7 +9,17 @@ from typing import Any
 from headcount.domain.account import Ending
 from headcount.domain.errors import HeadcountError, Refused
 from headcount.domain.lifecycle import Outcome
-from headcount.domain.model import LockState, Message, RunKey, Started, Task, TaskContext, TaskState, Why
+from headcount.domain.model import (
+    Form,
+    LockState,
+    Message,
+    RunKey,
+    Started,
+    Task,
+    TaskContext,
+    TaskState,
+    Why,
+)
 from headcount.services import settle, stop
 from headcount.services.answers import Rebuilt, iso
 from headcount.services.context import Context
@@ -186,5 +196,6 @@ def _run(context: Context, tx: Tx, key: RunKey, path: str, order: Mapping[str, A
         session_id=rows.get("session_id"),
         resumes=rows.get("resumes"),
         why=Why(rows.get("why", "deploy")),
+        form=Form(rows.get("form", "headless")),
         resume_on_crash=rows.get("resume_on_crash", 0),
     )

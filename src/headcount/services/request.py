@@ -11,7 +11,7 @@ from typing import Final
 
 from headcount.domain.errors import InvalidInput
 from headcount.domain.ids import check_id, check_role
-from headcount.domain.model import Why
+from headcount.domain.model import Form, Why
 from headcount.domain.options import Ability, Options
 from headcount.harnesses.abilities import check_options
 from headcount.harnesses.base import Harness
@@ -54,6 +54,7 @@ class Again:
     env: tuple[str, ...] = ()
     idempotency_key: str | None = None
     why: Why = Why.RESUME
+    form: Form = Form.HEADLESS
 
     def fingerprint(self) -> str:
         """Return what tells a repeated request from a different one with the same key."""

@@ -35,15 +35,9 @@ def resume(context: Context, again: Again) -> Deployed:
     _check(again)
     if context.remote is not None:
         return _through_daemon(context.remote, again)
-    agent, runs = _found(context, again.agent_id)
-    harness = context.known_harness(agent.harness)
-    _check_harness(harness, agent)
-    if again.prompt is not None:
-        check_prompt(again.prompt, harness, context.settings.limits.prompt_max_bytes)
-        # where both are a way to say the same, the prompt is what is said now
-        command = agent.command if harness.wraps_prompt or harness.needs_command else ()
-        harness.check(prompt=again.prompt, command=command, options=parse_options(agent.options))
-    _learn(context, runs)
+    agent, runs = found(context, again.agent_id)
+    harness = check(context, agent, again)
+    learn(context, runs)
     return deploy.begin(
         context,
         harness,
@@ -51,6 +45,23 @@ def resume(context: Context, again: Again) -> Deployed:
         env=again.env,
         words=again.prompt,
     )
+
+
+def check(context: Context, agent: Agent, again: Again) -> Harness:
+    """Return the harness with which an agent can go on.
+
+    Raises:
+        InvalidInput: a prompt that it cannot take.
+        Refused: it has no conversations.
+    """
+    harness = context.known_harness(agent.harness)
+    _check_harness(harness, agent)
+    if again.prompt is not None:
+        check_prompt(again.prompt, harness, context.settings.limits.prompt_max_bytes)
+        # where both are a way to say the same, the prompt is what is said now
+        command = agent.command if harness.wraps_prompt or harness.needs_command else ()
+        harness.check(prompt=again.prompt, command=command, options=parse_options(agent.options))
+    return harness
 
 
 def _check(again: Again) -> None:
@@ -72,7 +83,8 @@ def _through_daemon(remote: Remote, again: Again) -> Deployed:
     return Deployed(**answered)  # type: ignore[arg-type]  # the daemon's answer has these very fields
 
 
-def _found(context: Context, agent_id: str) -> tuple[Agent, list[Run]]:
+def found(context: Context, agent_id: str) -> tuple[Agent, list[Run]]:
+    """Return an agent that the caller may act on, and its runs."""
     with context.registry.read() as tx:
         last = rights.existing(tx, agent_id)
         rights.over(context, tx, last)
@@ -92,7 +104,7 @@ def _check_harness(harness: Harness, agent: Agent) -> None:
         )
 
 
-def _learn(context: Context, runs: list[Run]) -> None:
+def learn(context: Context, runs: list[Run]) -> None:
     """Have it on record which conversation the latest run was that began."""
     began = next((run for run in reversed(runs) if run.started_at is not None), None)
     if began is not None and began.session_id is None:

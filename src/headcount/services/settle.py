@@ -14,6 +14,7 @@ from headcount.domain.errors import HeadcountError
 from headcount.domain.lifecycle import LIVE, Outcome, State
 from headcount.domain.model import (
     ExitRecord,
+    Form,
     LiveRun,
     LockState,
     Presence,
@@ -268,9 +269,9 @@ def judge(context: Context, row: LiveRun | Run, record: ExitRecord) -> Verdict:
     if record.error is not None:
         return Verdict(Outcome.START_FAILED, record.error)
     tail = context.placement.read_output(row.path, offset=-VERDICT_TAIL, limit=VERDICT_TAIL).data
-    harness = context.harness(row.harness)
+    harness = context.harness(row.read_by)
     verdict = harness.verdict(record, tail)
-    schema = row.options.get("result_schema")
+    schema = row.options.get("result_schema") if row.form is Form.HEADLESS else None
     if verdict.outcome is Outcome.COMPLETED and not record.stopped and isinstance(schema, dict):
         return result.held_to(schema, verdict, harness, tail)
     return verdict

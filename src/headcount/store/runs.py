@@ -10,7 +10,18 @@ from typing import Final
 from headcount.domain.admission import AdmissionFacts
 from headcount.domain.errors import NotFound, Refused
 from headcount.domain.lifecycle import LIVE, Change, Outcome, State, advance, sources
-from headcount.domain.model import Agent, ExitRecord, Isolation, LiveRun, Process, Run, RunKey, Used, Why
+from headcount.domain.model import (
+    Agent,
+    ExitRecord,
+    Form,
+    Isolation,
+    LiveRun,
+    Process,
+    Run,
+    RunKey,
+    Used,
+    Why,
+)
 from headcount.store.codec import dump, load, load_object
 from headcount.store.session import Session, Value
 from headcount.store.tasks import Tasks
@@ -48,6 +59,7 @@ class NewRun:
     session_id: str | None = None  # the conversation, if it is known beforehand
     resumes: int | None = None  # the run whose conversation this one continues
     why: Why = Why.DEPLOY
+    form: Form = Form.HEADLESS
     resume_on_crash: int = 0  # of a `first` one
     isolation: Isolation = Isolation.SHARED  # of a `first` one
 
@@ -343,6 +355,7 @@ def _new_row(new: NewRun) -> dict[str, Value]:
         "session_id": new.session_id,
         "resumes": new.resumes,
         "why": new.why.value,
+        "form": new.form.value,
         "resume_on_crash": new.resume_on_crash,
         "isolation": new.isolation.value,
     }
@@ -405,6 +418,7 @@ def _run(row: sqlite3.Row) -> Run:
         account=load_object(row["account"]),
         takes_role=row["role_slot"] is not None,
         takes_work=row["work_slot"] is not None,
+        form=Form(row["form"]),
     )
 
 
@@ -441,6 +455,7 @@ def _live_run(row: sqlite3.Row) -> LiveRun:
         stop_reason=row["stop_reason"],
         options=load_object(row["options"]) or {},
         reserved_boottime=row["reserved_boottime"],
+        form=Form(row["form"]),
     )
 
 

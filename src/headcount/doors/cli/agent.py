@@ -72,7 +72,8 @@ def _run(run: RunFacts) -> Iterator[str]:
     )
     account: Mapping[str, Any] = run.account or {}
     yield from _table(
-        why=run.why + (f", goes on with run {run.resumes}" if run.resumes else ""),
+        why=("takeover" if run.form == "interactive" else run.why)
+        + (f", goes on with run {run.resumes}" if run.resumes else ""),
         reason=harmless(run.reason or ""),
         started=run.started_at or "",
         ended=run.ended_at or "",

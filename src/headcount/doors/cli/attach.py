@@ -32,18 +32,23 @@ def attach(*, agent: str, as_json: bool) -> None:
             limit="view",
             hint=f"'headcount logs -f {agent_id}' follows it anywhere",
         )
-    _go(argv, agent_id)
+    go(argv, agent_id)
 
 
-def _go(argv: tuple[str, ...], agent_id: str) -> None:
-    """Ask tmux first whether the session is there: what it would say instead is no help."""
+def go(argv: tuple[str, ...], agent_id: str, *, patience: float = 0.0) -> None:
+    """Ask tmux first whether the session is there, which for a new one may take a while: what it would say
+    instead is no help."""
     socket = argv[: argv.index("attach-session")] if "attach-session" in argv else None
-    if (
-        socket is not None
-        and programs.ran([*socket, "has-session", "-t", f"={agent_id}"], timeout=5.0)[0] != 0
-    ):
+    until = terminal.ticking() + patience
+    while socket is not None and not (there := _is_there(socket, agent_id)) and terminal.ticking() < until:
+        terminal.pause(0.05)
+    if socket is not None and not there:
         raise Infrastructure(
             f"agent {agent_id} has no tmux session at the moment",
             hint=f"'headcount repair --apply' makes it again; 'headcount logs -f {agent_id}' needs none",
         )
     programs.become(argv)
+
+
+def _is_there(socket: tuple[str, ...], agent_id: str) -> bool:
+    return programs.ran([*socket, "has-session", "-t", f"={agent_id}"], timeout=5.0)[0] == 0

@@ -10,6 +10,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "task": ("task", "Create, list, show, close or archive tasks."),
         "deploy": ("deploy", "Deploy one agent for a task."),
         "resume": ("resume", "Let an agent that is over go on."),
+        "takeover": ("takeover", "Go on with an agent's conversation yourself."),
+        "handback": ("takeover", "Let an agent that was taken over go on headless."),
         "send": ("messages", "Tell an agent something."),
         "approvals": ("approvals", "Show what agents ask; allow or deny it."),
         "cancel": ("messages", "End what an agent does at the moment."),

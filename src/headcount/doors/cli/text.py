@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COLOURS: Final = {
     "reserved": "36",
     "running": "32",
+    "interactive": "36",
     "stopping": "33",
     "completed": "32",
     "failed": "31",

@@ -33,8 +33,10 @@ def live(agent: AgentFacts) -> bool:
 
 
 def word(agent: AgentFacts) -> str:
-    """Return what an agent is, in one word: its state while it lives, then its outcome."""
-    return agent.outcome or agent.state
+    """Return what an agent is, in one word: its state while it lives, then its outcome. One that a person has
+    taken over is not said to run: it waits for him."""
+    taken_over = agent.state == "running" and agent.form == "interactive"
+    return "interactive" if taken_over else agent.outcome or agent.state
 
 
 def draw(

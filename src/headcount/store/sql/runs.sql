@@ -13,10 +13,10 @@ VALUES (:agent_id, :task_id, :role, :parent, :depth, :harness, :model, :effort,
 -- Take the agent's, the (task, role) and the (task, work) slot, or fail on a constraint.
 INSERT INTO run (agent_id, n, task_id, state, role_slot, work_slot, token_hash, path,
                  deployer_pid, deployer_ticks, deployer_boot, pidns, reserved_at, reserved_boottime,
-                 session_id, resumes, why)
+                 session_id, resumes, why, form)
 VALUES (:agent_id, :n, :task_id, :state, :role_slot, :work_slot, :token_hash, :path,
         :deployer_pid, :deployer_ticks, :deployer_boot, :pidns, :reserved_at, :reserved_boottime,
-        :session_id, :resumes, :why);
+        :session_id, :resumes, :why, :form);
 
 -- name: undo_agent
 -- Take back an agent whose first run was refused.
