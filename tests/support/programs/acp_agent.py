@@ -8,8 +8,8 @@ edit (a path: it asks first), shell (a command: it asks first), use (an update o
 code), hang, stop (a reason).
 
 Options: no-load, old (another version of the protocol), no-login, silent (answers nothing), stubborn (ends by
-no EOF and no SIGTERM), and for a prompt in the middle of a turn: replace, refuse, or else queue. Its sessions
-are files: `$ACP_SESSIONS/<id>`.
+no EOF and no SIGTERM), and for a prompt in the middle of a turn: replace, late (as replace, and the ended
+prompt is answered last), refuse, or else queue. Its sessions are files: `$ACP_SESSIONS/<id>`.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Agent:
             if "refuse" in OPTIONS:
                 self.write({"id": number, "error": {"code": -32602, "message": "a turn goes on"}})
                 return
-            if "replace" in OPTIONS:
+            if "replace" in OPTIONS or "late" in OPTIONS:
                 self.cancel.set()
             self.turn.acquire()
         self.cancel.clear()
@@ -136,6 +136,8 @@ class Agent:
             said = {"result": {"stopReason": "cancelled"}}
         finally:
             self.turn.release()
+        if "late" in OPTIONS and said["result"]["stopReason"] == "cancelled":
+            time.sleep(0.3)
         self.write({"id": number, **said})
 
     def play(self, text: str) -> dict[str, Any]:

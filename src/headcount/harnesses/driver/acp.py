@@ -47,6 +47,7 @@ class Acp(Talk):
     _count = 0
     _loading = False
     _stop: str | None = None
+    _stopped = 0  # the prompt that ended so
     _agent = ""
     _cost: float | None = None
 
@@ -173,7 +174,10 @@ class Acp(Talk):
         content = [{"type": "text", "text": text}]
 
         def over(result: Any, error: Any) -> None:
-            self._turn_over(self._prompts.pop(number), _object(result), error)
+            letters = self._prompts.pop(number)
+            if error is None and number > self._stopped:  # a prompt that another ended may be answered later
+                self._stopped, self._stop = number, str(_object(result).get("stopReason"))
+            self._turn_over(letters, _object(result), error)
 
         asked = {"sessionId": self.session_id, "prompt": content}
         number = self._ask("session/prompt", asked, over)
@@ -199,7 +203,6 @@ class Acp(Talk):
         self._count_turn(result)
         self.delivered(letters)
         if not self.busy:
-            self._stop = str(result.get("stopReason"))
             self.turn_over()
             self._tell_held()
 
