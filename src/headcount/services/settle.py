@@ -161,12 +161,20 @@ def plan(context: Context, looked: Look, rows: Sequence[LiveRun]) -> list[RowAct
 
 def _if_taken_away(context: Context, row: LiveRun, seen: Seen) -> Seen:
     """Return what to make of a confirmed run without any record: somebody has taken its directory away,
-    lock and all, and only the death of its runner says that it is over."""
-    if row.runner is None or seen.lock is not LockState.FREE or seen.start or seen.exit or seen.void:
+    lock and all, and only the death of its runner says that it is over. It is looked at again first: it may
+    have been started, and its runner killed, between the look and the reading of the row."""
+    if row.runner is None or not _is_bare(seen):
+        return seen
+    seen = context.placement.look_at(row.key, row.path)
+    if not _is_bare(seen):
         return seen
     if _is_dead(context, row.runner):
         return replace(seen, marked=False)
     return replace(seen, lock=LockState.UNKNOWN, error="its run directory is gone, but its runner lives")
+
+
+def _is_bare(seen: Seen) -> bool:
+    return seen.lock is LockState.FREE and not (seen.start or seen.exit or seen.void)
 
 
 def _deployer(context: Context, row: LiveRun) -> Presence:
