@@ -49,7 +49,14 @@ def _sent(sent: Sent) -> str:
 
 @click.command(short_help="Show what an agent was told.")
 @click.argument("agent", metavar="AGENT", shell_complete=complete_agent)
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", default=100, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="At most so many.",
+)
 @click.option("--cursor", type=click.IntRange(min=1), metavar="N", help="Go on behind an earlier answer.")
 @json_option
 def messages(*, agent: str, limit: int, cursor: int | None, as_json: bool) -> None:
