@@ -120,6 +120,8 @@ class Headcount:
         max_agents: int | None = None,
         max_depth: int | None = None,
         spawn_rules: Mapping[str, Sequence[str]] | None = None,
+        isolation: str = "shared",
+        setup: Sequence[str] = (),
     ) -> answers.TaskFacts:
         """Create a task for agents to work on.
 
@@ -127,7 +129,9 @@ class Headcount:
         agents are told of the task is in `background`, `deliverables`, `success_criteria`, `constraints`,
         `relevant_files` and `conversation` (messages with role, content and perhaps timestamp). The limits
         stand for the task's whole life: live at once, over its life, and levels of delegation.
-        `spawn_rules` maps a role to the roles that it may deploy.
+        `spawn_rules` maps a role to the roles that it may deploy. With `isolation` worktree each agent works
+        in a git worktree of its own, unless its deploy says otherwise; `setup` is a program and its
+        arguments, run in each new one (default: the setting worktree_setup).
 
         >>> made = fleet.create_task(
         ...     "Tidy the parser", project=".", success_criteria=["its tests pass"], max_live=3
@@ -157,6 +161,8 @@ class Headcount:
                 max_agents=max_agents,
                 max_depth=max_depth,
                 spawn_rules=spawn_rules,
+                isolation=isolation,
+                setup=given.words("setup", setup),
             ),
         )
 
@@ -241,6 +247,7 @@ class Headcount:
         allow_same_work: bool = False,
         idempotency_key: str | None = None,
         resume_on_crash: int = 0,
+        isolation: str | None = None,
         **options: object,
     ) -> answers.Deployed:
         """Deploy one agent and return when its process is confirmed to run.
@@ -251,7 +258,9 @@ class Headcount:
         is in the project, else the project). `env` names further variables of the caller that it gets.
         `idempotency_key`: repeated with the same key, the deploy is done once and answered again.
         `resume_on_crash`: if it is lost, killed or ended by an error of its model's API, the daemon lets it
-        go on, at most so often. `options` are those of `headcount.domain.options.Options`: permissions,
+        go on, at most so often. `isolation` is shared, or worktree: a git worktree of its own, on a branch of
+        its own, made from what is checked out where it would work otherwise (default: as the task has it).
+        `options` are those of `headcount.domain.options.Options`: permissions,
         allowed_tools, denied_tools, max_turns, budget_usd, system_prompt, result_schema, only_our_mcp, steer,
         peers. What the harness cannot do is refused.
 
@@ -295,6 +304,7 @@ class Headcount:
                 allow_same_work=allow_same_work,
                 idempotency_key=idempotency_key or self._context.call,
                 resume_on_crash=resume_on_crash,
+                isolation=isolation,
             ),
         )
 
@@ -577,6 +587,82 @@ class Headcount:
         from headcount.services import agents
 
         return agents.attach_command(self._context, agent_id)
+
+    # where agents work
+
+    def list_worktrees(
+        self, *, removed: bool = False, limit: int = 100, cursor: int | None = None
+    ) -> answers.WorktreeList:
+        """List the git worktrees of agents, newest first, as they are on record; with `removed`, those that
+        are gone too. `cursor` is the `next_cursor` of an earlier answer.
+
+        >>> fleet.list_worktrees().worktrees
+        ()
+        """
+        from headcount.services import worktrees
+
+        return worktrees.page(self._context, removed=removed, limit=limit, cursor=cursor)
+
+    def get_worktree_diff(self, agent_id: str, *, max_bytes: int = 1_000_000) -> answers.WorktreeDiff:
+        """Return how an agent's worktree differs from the commit that it began at, committed or not, as git
+        prints it; at most `max_bytes` of it.
+
+        >>> from headcount import NotFound
+        >>> try:
+        ...     fleet.get_worktree_diff("builder-01jx5e2k9pab12cd")
+        ... except NotFound as error:
+        ...     print(error.code)
+        not_found
+
+        Raises:
+            NotFound: no such agent, or it has none.
+            WorktreeFailed: git cannot say.
+        """
+        from headcount.services import worktrees
+
+        return worktrees.diff(self._context, agent_id, max_bytes=max_bytes)
+
+    def remove_worktree(self, agent_id: str, *, snapshot: bool = False) -> answers.WorktreeRemoved:
+        """Take an agent's worktree and branch away, if nothing is lost with it; its directory goes to the
+        trash folder. With `snapshot`, what would be lost is kept under a git ref first, new files and staged
+        state included. Never while its agent is live, or a process works in it.
+
+        >>> from headcount import NotFound
+        >>> try:
+        ...     fleet.remove_worktree("builder-01jx5e2k9pab12cd")
+        ... except NotFound as error:
+        ...     print(error.code)
+        not_found
+
+        Raises:
+            NotFound: no such agent, or it has none.
+            NotAllowed: an agent asks.
+            Refused: it is in use, cannot be inspected, or something would be lost; nothing was changed.
+            WorktreeFailed: git did not do it.
+        """
+        from headcount.services import worktrees
+
+        return worktrees.remove(self._context, agent_id, snapshot=snapshot)
+
+    def undo_worktree(self, agent_id: str) -> answers.WorktreeFacts:
+        """Bring a removed worktree back, with its branch, and from a snapshot its files and staged state.
+
+        >>> from headcount import NotFound
+        >>> try:
+        ...     fleet.undo_worktree("builder-01jx5e2k9pab12cd")
+        ... except NotFound as error:
+        ...     print(error.code)
+        not_found
+
+        Raises:
+            NotFound: no such agent, or it never had one.
+            NotAllowed: an agent asks.
+            Refused: it is not removed, or something else is in its place.
+            WorktreeFailed: git does not have any more what was kept.
+        """
+        from headcount.services import worktrees
+
+        return worktrees.undo(self._context, agent_id)
 
     # what agents say
 

@@ -25,6 +25,7 @@ from headcount.runtimes import terminal
 from headcount.runtimes.base import Views
 from headcount.runtimes.local import LocalPlacement
 from headcount.runtimes.tmux_view import NoViews, TmuxViews
+from headcount.runtimes.worktrees import GitRepositories
 from headcount.services.context import Context, Offered
 from headcount.store.registry import Registry
 
@@ -88,6 +89,7 @@ def context(
             traces=place.runs,
         ),
         placement=LocalPlacement(place),
+        repositories=GitRepositories(environ),
         views=_views(place, settings, environ),
         clock=clock,
         harness=catalogue.find_of_run,

@@ -60,6 +60,11 @@ class Home:
         return self.root / "trash"
 
     @property
+    def worktrees(self) -> Path:
+        """Where the git worktrees of agents are, each named after its agent."""
+        return self.root / "worktrees"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 
@@ -208,6 +213,9 @@ class Settings:
     port: int = 0  # of 127.0.0.1 for pages and HTTP-only clients; 0: chosen once and kept
     headcount_every: float = 15.0  # seconds between the daemon's full headcounts
     env: tuple[str, ...] = ()  # further variables that agents get
+    worktree_copy: tuple[str, ...] = ()  # files that are not in git and that a new worktree gets
+    worktree_setup: tuple[str, ...] = ()  # argv, run in a new worktree
+    worktree_setup_timeout: float = 600.0  # seconds
 
 
 def default_root(environ: Mapping[str, str]) -> Path:

@@ -15,6 +15,7 @@ from headcount.domain.options import Ability, Options
 from headcount.harnesses import catalogue
 from headcount.harnesses.base import Harness
 from headcount.harnesses.command import Command
+from headcount.runtimes.worktrees import GitRepositories
 from headcount.services import (
     agents,
     deploy,
@@ -138,6 +139,7 @@ class Fleet:
             home=self.home,
             settings=self.settings,
             registry=self.registry,
+            repositories=GitRepositories({}),
             placement=SimPlacement(self.world, process),
             views=SimViews(self.world),
             clock=SimClock(self.world),

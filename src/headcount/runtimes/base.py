@@ -185,8 +185,9 @@ class Repositories(Protocol):
         """
         ...
 
-    def make(self, tree: Worktree, hold: int) -> None:
-        """Make a worktree with its branch at its base, under the lock of its repository."""
+    def make(self, tree: Worktree, hold: int, *, inside: str = "") -> None:
+        """Make a worktree with its branch at its base, under the lock of its repository, and in it the
+        directory `inside`, if git has nothing there."""
         ...
 
     def copy(self, tree: Worktree, top: str, names: Iterable[str]) -> None:

@@ -104,11 +104,17 @@ class GitRepositories:
 
     # making
 
-    def make(self, tree: Worktree, hold: int) -> None:
+    def make(self, tree: Worktree, hold: int, *, inside: str = "") -> None:
         add = ("worktree", "add", "--quiet", "--no-checkout", "--no-track", "-b", tree.branch)
         with self._repository(tree, hold) as place:
             self._git.run(place, *add, "--", tree.path, tree.base)
         self._fill(tree, hold, "reset", "--hard", "--quiet", "--no-recurse-submodules")
+        directory = os.path.join(tree.path, inside)
+        if f"{os.path.realpath(directory)}/".startswith(f"{tree.path}/"):
+            with contextlib.suppress(OSError):
+                os.makedirs(directory, exist_ok=True)
+        if not os.path.isdir(directory) or not f"{os.path.realpath(directory)}/".startswith(f"{tree.path}/"):
+            raise WorktreeFailed(f"{inside} is not a directory of the worktree")
 
     def _fill(self, tree: Worktree, hold: int, *args: str) -> None:
         """Write files: beside the lock, for it may take long and touches this worktree only."""

@@ -19,6 +19,7 @@ from headcount.domain.model import Form, Run, RunKey
 from headcount.domain.prices import Price, cost, parse_prices
 from headcount.harnesses.base import Harness
 from headcount.runtimes.base import OutputSlice
+from headcount.services import worktrees
 from headcount.services.context import Context
 
 HEAD: Final = 256 * 1024
@@ -41,6 +42,7 @@ def make(context: Context, key: RunKey) -> Mapping[str, Any] | None:
     facts = asdict(made)
     with context.registry.write("account") as tx:
         tx.runs.set_account(key, facts, session_id=made.session_id)
+    worktrees.note(context, key)
     return facts
 
 

@@ -12,13 +12,15 @@ from headcount.domain.admission import AdmissionFacts, Application, Machine, che
 from headcount.domain.errors import HeadcountError, NotFound, Refused
 from headcount.domain.ids import new_id, session_id
 from headcount.domain.lifecycle import Outcome, State
-from headcount.domain.model import Agent, AgentMessage, Form, LiveRun, Run, RunKey, Task, Way, Why
+from headcount.domain.model import Agent, AgentMessage, Form, Isolation, LiveRun, Run, RunKey, Task, Way, Why
 from headcount.domain.options import parse_options
+from headcount.domain.worktrees import Checkout
 from headcount.harnesses.abilities import names_session
 from headcount.harnesses.base import Session
-from headcount.services import rights, settle
+from headcount.services import rights, settle, worktrees
 from headcount.services.context import Context
 from headcount.services.request import Again, Request
+from headcount.services.worktrees import Plan
 from headcount.store.registry import Tx
 from headcount.store.runs import NewRun
 
@@ -33,6 +35,7 @@ class Admitted:
     token: str
     session: Session
     messages: tuple[AgentMessage, ...] = ()  # that its prompt has to hand over
+    worktree: Plan | None = None  # that is to be made for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,14 @@ class Earlier:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Admission's word: this task, this place in the tree."""
+    """Admission's word: this task, this place in the tree, and where it works: with a checkout, in a worktree
+    that is made of that."""
 
     task: Task
     parent: str | None
     depth: int
+    cwd: str
+    checkout: Checkout | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,11 @@ class Sought:
 Admit = Callable[[Tx], Admitted | Earlier]
 
 
+class _WantsWorktree(Exception):
+    """The task's agents get worktrees. Nothing is reserved: first git has to be asked, outside of the
+    transaction, for others queue behind it."""
+
+
 def reserve(context: Context, request: Request, looked: settle.Look) -> Admitted | Earlier:
     """Record what was seen, check every limit, and take the slot of a new agent.
 
@@ -78,7 +89,15 @@ def reserve(context: Context, request: Request, looked: settle.Look) -> Admitted
     sought = Sought(
         request.task_id, request.role, request.parent, request.idempotency_key, request.fingerprint()
     )
-    return _reserve(context, sought, looked, lambda tx: _admit(context, tx, request, sought))
+    asked = None if request.isolation is None else worktrees.isolation(request.isolation)
+
+    def attempt(checkout: Checkout | None) -> Admitted | Earlier:
+        return _reserve(context, sought, looked, lambda tx: _admit(context, tx, request, sought, checkout))
+
+    try:
+        return attempt(_checkout(context, request) if asked is Isolation.WORKTREE else None)
+    except _WantsWorktree:
+        return attempt(_checkout(context, request))
 
 
 def reserve_again(context: Context, agent: Agent, again: Again, looked: settle.Look) -> Admitted | Earlier:
@@ -147,7 +166,21 @@ def _record_refusal(context: Context, tx: Tx, sought: Sought, error: HeadcountEr
 # ---------------------------------------------------------------- a new agent
 
 
-def _admit(context: Context, tx: Tx, request: Request, sought: Sought) -> Admitted | Earlier:
+def _checkout(context: Context, request: Request) -> Checkout | None:
+    """Return the checkout of which a new agent's worktree is to be made; None: there is no such task.
+
+    Raises:
+        InvalidInput: no worktree can be made there.
+    """
+    with context.registry.read() as tx:
+        task = tx.tasks.get(request.task_id)
+        directory = None if task is None else where(context, tx, request, task)
+    return None if directory is None else context.repositories.checkout(directory)
+
+
+def _admit(
+    context: Context, tx: Tx, request: Request, sought: Sought, checkout: Checkout | None
+) -> Admitted | Earlier:
     own = rights.caller_run(context, tx)
     parent = request.parent if own is None else own.key.agent_id
     earlier = _earlier(tx, sought, parent or rights.PERSON)
@@ -163,8 +196,10 @@ def _admit(context: Context, tx: Tx, request: Request, sought: Sought) -> Admitt
     )
     facts = _facts(context, tx, asked, work_hash(request.prompt))
     task, depth = check(asked, facts, _machine(context), context.settings.limits)
-    new, session, token = _new_agent(context, request, Grant(task, parent, depth))
-    return _add(context, tx, Admitted(new, _row(new), task, token, session), sought, parent)
+    if request.isolation is None and task.isolation is Isolation.WORKTREE and checkout is None:
+        raise _WantsWorktree
+    grant = Grant(task, parent, depth, where(context, tx, request, task), checkout)
+    return _add(context, tx, _new_agent(context, request, grant), sought, parent)
 
 
 def _facts(context: Context, tx: Tx, asked: Application, work: str | None) -> AdmissionFacts:
@@ -219,6 +254,8 @@ def _add(context: Context, tx: Tx, made: Admitted, sought: Sought, caller: str |
     """Take the slot, and record for which call and what for."""
     new = made.new
     tx.runs.add(new)
+    if made.worktree is not None:
+        tx.worktrees.add(made.worktree.tree)
     if sought.key:
         tx.keys.put(
             caller or rights.PERSON,
@@ -258,11 +295,12 @@ def _row(new: NewRun) -> LiveRun:
     )
 
 
-def _new_agent(context: Context, request: Request, grant: Grant) -> tuple[NewRun, Session, str]:
+def _new_agent(context: Context, request: Request, grant: Grant) -> Admitted:
     now, token = context.clock.now(), context.clock.token()
     key = RunKey(new_id(request.role, now=now, chance=context.clock.chance()), 1)
     session = Session(session_id(key.agent_id, key.n))
     presets = names_session(context.harness(request.harness), request.options)
+    tree = None if grant.checkout is None else worktrees.plan(context, key.agent_id, grant.checkout, now=now)
     new = NewRun(
         key=key,
         task_id=request.task_id,
@@ -277,7 +315,7 @@ def _new_agent(context: Context, request: Request, grant: Grant) -> tuple[NewRun
         takes_role=not request.allow_duplicate_role,
         takes_work=not request.allow_same_work,
         command=request.command,
-        cwd=where(context, request, grant.task),
+        cwd=grant.cwd if tree is None else tree.cwd,
         path=context.placement.run_path(key, reserved_at=now),
         deployer=context.placement.self_process(),
         pidns=context.placement.pid_namespace(),
@@ -288,17 +326,20 @@ def _new_agent(context: Context, request: Request, grant: Grant) -> tuple[NewRun
         options=request.options.given(),
         session_id=session.session_id if presets else None,
         resume_on_crash=request.resume_on_crash,
+        isolation=Isolation.SHARED if tree is None else Isolation.WORKTREE,
     )
-    return new, session, token
+    return Admitted(new, _row(new), grant.task, token, session, worktree=tree)
 
 
-def where(context: Context, request: Request, task: Task) -> str:
+def where(context: Context, tx: Tx, request: Request, task: Task) -> str:
     """Return where an agent works: as asked; else where the caller is, if that lies within the task's
-    project; else the project. Never where the daemon happens to be."""
+    project or a worktree of it; else the project. Never where the daemon happens to be."""
     here = context.caller.cwd
     if request.cwd is not None:
         return str(Path(here, request.cwd))
-    return here if here and Path(here).is_relative_to(task.project) else task.project
+    if here and (Path(here).is_relative_to(task.project) or worktrees.own_tree(context, tx, here, task)):
+        return here
+    return task.project
 
 
 # ---------------------------------------------------------------- a further run
@@ -317,6 +358,7 @@ def _admit_again(context: Context, tx: Tx, agent: Agent, again: Again, sought: S
     if last.live:
         raise _live(last)
     began = began_in(runs)
+    worktrees.usable(tx, agent.agent_id)
     if again.why is Why.CRASH and not (may_resume(agent, tx, last)):
         raise _refused(last, "no_crash", "has not crashed, or was resumed as often as it may")
     asked = Application(
@@ -418,6 +460,7 @@ def _next_run(context: Context, agent: Agent, last: Run, began: Run, again: Agai
         why=again.why,
         form=again.form,
         resume_on_crash=agent.resume_on_crash,
+        isolation=agent.isolation,
     )
     return new, token
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from headcount.domain.errors import HeadcountError, Refused
 from headcount.domain.model import Form, Report, Run
-from headcount.services import account, given, rights, settle
+from headcount.services import account, given, rights, settle, worktrees
 from headcount.services.answers import AgentFacts, AgentList, AgentWhole, RunFacts, iso
 from headcount.services.context import Context
 from headcount.store.registry import Tx
@@ -55,6 +55,7 @@ def whole(context: Context, agent_id: str) -> AgentWhole:
         runs = tx.runs.of_agent(agent_id)
     for run in runs:
         _learn(context, run)
+    worktree = worktrees.of_agent(context, agent_id)
     with context.registry.read() as tx:
         latest = rights.existing(tx, agent_id)
         agent = tx.runs.agent(agent_id)
@@ -70,6 +71,8 @@ def whole(context: Context, agent_id: str) -> AgentWhole:
             created_at=iso(agent.created_at) or "",
             session_id=latest.session_id,
             path=latest.path,
+            isolation=agent.isolation.value,
+            worktree=worktree,
             runs=tuple(map(_run, tx.runs.of_agent(agent_id))),
         )
 

@@ -29,6 +29,8 @@ class TaskFacts:
     spawn_rules: Mapping[str, tuple[str, ...]] | None
     created_at: str
     closed_at: str | None
+    isolation: str = "shared"  # of its agents, unless a deploy says otherwise
+    setup: tuple[str, ...] = ()  # run in each new worktree
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,55 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class WorktreeFacts:
+    """The git worktree of an agent. `state`: making, there, missing (somebody has deleted its directory),
+    removing or removed. `result` is what its last run left there: commits, files that differ from the base,
+    and those that are not committed; or an `error` of git's."""
+
+    agent_id: str
+    state: str
+    live: bool  # a run of its agent is
+    path: str
+    branch: str
+    repository: str
+    base: str  # the commit that it began at
+    made_at: str
+    removed_at: str | None
+    trash_ref: str | None  # where what only it had was kept when it was removed
+    result: Mapping[str, object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorktreeList:
+    """Newest first; `next_cursor` continues, None at the end."""
+
+    worktrees: tuple[WorktreeFacts, ...]
+    next_cursor: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorktreeDiff:
+    """How a worktree differs from its base, as git prints it, new files included; not `whole` if cut."""
+
+    agent_id: str
+    base: str
+    branch: str
+    diff: str
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorktreeRemoved:
+    """What became of a worktree that was removed, and where what it had is."""
+
+    agent_id: str
+    path: str
+    branch: str
+    trash_ref: str | None  # of the snapshot, if one was asked for
+    trash: str | None  # where its directory is now
+
+
+@dataclass(frozen=True, slots=True)
 class AgentWhole(AgentFacts):
     """All that is known of one agent: how it was deployed, and each of its runs, the earliest first."""
 
@@ -127,6 +178,8 @@ class AgentWhole(AgentFacts):
     created_at: str
     session_id: str | None  # the conversation of its latest run
     path: str  # the run directory of its latest run
+    isolation: str
+    worktree: WorktreeFacts | None
     runs: tuple[RunFacts, ...]
 
 
@@ -391,7 +444,7 @@ class Problem:
     subject: str
     detail: str
     # what repair does: record_end, record_lost, reap, adopt, void, kill_stray, unmark, show_view, close_view,
-    # none
+    # settle_worktree, none
     action: str
     agent_id: str | None = None
     run: int | None = None
@@ -520,6 +573,7 @@ class Collected:
     events: int
     trash: str | None
     kept_live: int
+    worktrees: tuple[str, ...] = ()  # of these agents: clean, unused and merged
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from headcount.domain.errors import NotAllowed
+from headcount.domain.errors import HeadcountError, NotAllowed
 from headcount.domain.ids import new_id
 from headcount.domain.model import LockState, Presence, Run, RunKey, Seen
-from headcount.services import given, rights, settle
+from headcount.services import given, rights, settle, worktrees
 from headcount.services.answers import Collected
 from headcount.services.context import Context
 
@@ -54,6 +55,7 @@ def collect(context: Context, *, dry_run: bool, older_than: float, keep_bytes: i
             raise NotAllowed("only a person collects garbage")
         ended = tx.runs.ended_before(context.clock.now(), BATCH)
         live = len(tx.runs.live())
+    trees = _worktrees(context, older_than, dry_run=dry_run)
     found = [*_candidates(context, ended), *(_candidate(each) for each in rowless(context))]
     chosen = _choose(found, context.clock.now() - older_than, keep_bytes)
     trash = None if dry_run or not chosen else _trash(context)
@@ -69,9 +71,21 @@ def collect(context: Context, *, dry_run: bool, older_than: float, keep_bytes: i
             tx.calls.prune(context.clock.now() - CALLS_KEPT)
         context.registry.backup(context.home.backups / "registry.db")
     names = tuple(str(each.key) for each in chosen)
-    return Collected(
-        dry_run, names, sum(each.size for each in chosen), events, None if trash is None else str(trash), live
-    )
+    size, where = sum(each.size for each in chosen), None if trash is None else str(trash)
+    return Collected(dry_run, names, size, events, where, live, trees)
+
+
+def _worktrees(context: Context, older_than: float, *, dry_run: bool) -> tuple[str, ...]:
+    """Remove the worktrees with which nothing is lost; return whose they were. One that has changed since the
+    look stays."""
+    found = worktrees.merged(context, context.clock.now() - older_than)
+    if dry_run:
+        return tuple(each.agent_id for each in found)
+    gone = []
+    for each in found:
+        with suppress(HeadcountError):
+            gone.append(worktrees.remove(context, each.agent_id, snapshot=False).agent_id)
+    return tuple(gone)
 
 
 def rowless(context: Context) -> list[Seen]:

@@ -9,7 +9,7 @@ from typing import Protocol
 from headcount.config import Home, Settings
 from headcount.domain.model import Caller, RunKey
 from headcount.harnesses.base import Harness, Launch, Probe
-from headcount.runtimes.base import Placement, Views
+from headcount.runtimes.base import Placement, Repositories, Views
 from headcount.store.registry import Registry
 
 
@@ -108,6 +108,7 @@ class Context:
     settings: Settings
     registry: Registry
     placement: Placement
+    repositories: Repositories
     views: Views
     clock: Clock
     harness: Callable[[str], Harness]  # of a run that there is: never raises

@@ -18,7 +18,7 @@ from headcount.domain.model import Form, LiveRun, LockState, Order, Run, Started
 from headcount.domain.options import Ability, Options, parse_options
 from headcount.domain.prompt import Further, PromptInput, assemble, delegation, go_on
 from headcount.harnesses.base import Harness, Launch, Spec
-from headcount.services import admit, headcount, rights, settle, stop
+from headcount.services import admit, headcount, rights, settle, stop, worktrees
 from headcount.services.admit import Admitted, Earlier
 from headcount.services.answers import Deployed
 from headcount.services.context import Context, Remote
@@ -99,6 +99,7 @@ def _through_daemon(remote: Remote, request: Request) -> Deployed:
         "allow_same_work": request.allow_same_work,
         "idempotency_key": request.idempotency_key,
         "resume_on_crash": request.resume_on_crash or None,
+        "isolation": request.isolation,
     }
     answered = remote.call(
         "spawn_child_agent", {k: v for k, v in arguments.items() if v not in (None, False)}
@@ -116,23 +117,33 @@ def _start(job: Job) -> Started:
     """Write the order and start the runner; on failure leave a row that says why and nothing else."""
     context, row = job.context, job.admitted.row
     try:
-        cwd = _cwd(job)
         env = _caller_env(job)
+        if job.admitted.worktree is not None:
+            worktrees.make(context, job.admitted.worktree, job.admitted.task, row.key, env)
+        cwd = _cwd(job)
         launch = _launch(job, _spec(job, cwd, env))
         context.placement.prepare(_order(job, launch, cwd))
         env = {**env, **launch.env, **_contract(job)}
         return context.placement.start(row.key, row.path, env=env, timeout=context.settings.start_timeout)
     except HeadcountError as error:
-        _refuse_if_stopped(undo(context, row, error.message))
+        _give_up(job, error.message)
         raise
     except OSError as error:
-        _refuse_if_stopped(undo(context, row, str(error)))
+        _give_up(job, str(error))
         raise PlacementFailed(
             f"the agent could not be started: {error}", hint="see 'headcount doctor'"
         ) from error
     except BaseException:
         context.given_up.add(row.key)
         raise
+
+
+def _give_up(job: Job, reason: str) -> None:
+    """Undo a start that failed, and take the worktree away that nobody works in then."""
+    run = undo(job.context, job.admitted.row, reason)
+    if job.admitted.worktree is not None and not run.live:
+        worktrees.unmake(job.context, run.key.agent_id)
+    _refuse_if_stopped(run)
 
 
 def _launch(job: Job, spec: Spec) -> Launch:
@@ -273,6 +284,8 @@ def _rows(admitted: Admitted) -> dict[str, object]:
         "why": new.why.value,
         "form": new.form.value,
         **{name: getattr(new, name) for name in (*plain, "resumes", "resume_on_crash")},
+        "isolation": new.isolation.value,
+        "worktree": None if admitted.worktree is None else asdict(admitted.worktree.tree),
     }
 
 
@@ -342,6 +355,8 @@ def _confirm(job: Job, started: Started) -> Run:
         with context.registry.write("confirm") as tx:
             confirmed = settle.confirm(tx, row, started, now=context.clock.now())
             run = rights.existing(tx, row.key.agent_id, row.key.n)
+            if job.admitted.worktree is not None:
+                worktrees.made(context, tx, job.admitted.worktree.tree)
     except BaseException:
         context.given_up.add(row.key)  # it runs: the next headcount adopts it
         raise

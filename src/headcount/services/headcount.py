@@ -21,7 +21,7 @@ from headcount.domain.plan import (
     plan_files,
 )
 from headcount.runtimes.base import Session, Views
-from headcount.services import account, rights, settle, stop
+from headcount.services import account, rights, settle, stop, worktrees
 from headcount.services.answers import Health, Problem, SessionFacts
 from headcount.services.context import Context
 
@@ -144,6 +144,7 @@ def _step(context: Context, views: _Asked, *, task_id: str | None, strays: bool)
         *_resend_stops(context, left, rows),
         *_end_orphans(context, left, task_id=task_id, strays=strays),
         *_mend_views(context, left, rows, sessions, task_id),
+        *worktrees.mend(context),
     ]
 
 
@@ -348,6 +349,7 @@ def _problems(context: Context, picture: Picture, task_id: str | None) -> Iterab
         run = picture.runs.get(orphan.seen.key)
         if task_id is None or (run is not None and run.task_id == task_id):
             yield _orphan_problem(orphan, run)
+    yield from worktrees.look(context)
     if context.views.available() is not None:
         return
     if picture.sessions is None:

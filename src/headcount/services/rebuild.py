@@ -11,6 +11,7 @@ from headcount.domain.errors import HeadcountError, Refused
 from headcount.domain.lifecycle import Outcome
 from headcount.domain.model import (
     Form,
+    Isolation,
     LockState,
     Message,
     RunKey,
@@ -19,6 +20,8 @@ from headcount.domain.model import (
     TaskContext,
     TaskState,
     Why,
+    Worktree,
+    WorktreeState,
 )
 from headcount.services import settle, stop
 from headcount.services.answers import Rebuilt, iso
@@ -112,8 +115,16 @@ def _restore(context: Context, tx: Tx, tally: Tally, path: str, order: Mapping[s
             tally.tasks += 1
         tally.agents += tx.runs.get(key.agent_id) is None
         tx.runs.add(_run(context, tx, key, path, order))
+        _restore_worktree(tx, order["rows"].get("worktree"))
         tally.runs += 1
     _observe(context, tx, key, path)
+
+
+def _restore_worktree(tx: Tx, row: Mapping[str, Any] | None) -> None:
+    """Have a worktree on record as being made: the next headcount finds out what it is."""
+    if row is not None and tx.worktrees.get(row["agent_id"]) is None:
+        names = ("agent_id", "repository", "path", "branch", "base", "made_at")
+        tx.worktrees.add(Worktree(**{name: row[name] for name in names}, state=WorktreeState.MAKING))
 
 
 def _observe(context: Context, tx: Tx, key: RunKey, path: str) -> None:
@@ -165,6 +176,8 @@ def _task(row: Mapping[str, Any]) -> Task:
         max_depth=row["max_depth"],
         spawn_rules=row["spawn_rules"] and {k: tuple(v) for k, v in row["spawn_rules"].items()},
         created_at=row["created_at"],
+        isolation=Isolation(row.get("isolation", "shared")),
+        setup=tuple(row.get("setup", ())),
     )
 
 
@@ -198,4 +211,5 @@ def _run(context: Context, tx: Tx, key: RunKey, path: str, order: Mapping[str, A
         why=Why(rows.get("why", "deploy")),
         form=Form(rows.get("form", "headless")),
         resume_on_crash=rows.get("resume_on_crash", 0),
+        isolation=Isolation(rows.get("isolation", "shared")),
     )

@@ -39,6 +39,7 @@ class Request:
     allow_same_work: bool
     idempotency_key: str | None
     resume_on_crash: int = 0
+    isolation: str | None = None  # None: as the task has it
 
     def fingerprint(self) -> str:
         """Return what tells a repeated request from a different one with the same key."""

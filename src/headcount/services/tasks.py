@@ -13,7 +13,7 @@ from headcount.domain.errors import InvalidInput, NotAllowed, Refused
 from headcount.domain.ids import TASK_PREFIX, check_role, new_id
 from headcount.domain.lifecycle import LIVE, State
 from headcount.domain.model import Message, Task, TaskContext, TaskState
-from headcount.services import agents, findings, given, once, report, rights, settle
+from headcount.services import agents, findings, given, once, report, rights, settle, worktrees
 from headcount.services.answers import TaskFacts, TaskList, TaskStatus, UsedFacts, iso
 from headcount.services.context import Context
 from headcount.store.registry import Tx
@@ -21,6 +21,7 @@ from headcount.store.registry import Tx
 DESCRIPTION_MAX: Final = 10_000
 CONTEXT_MAX: Final = 1_000_000
 """Bytes of all that agents are told of a task besides its description; each order has it."""
+SETUP_MAX: Final = 10_000
 LIMIT_MOST: Final = 1_000_000
 """Far above what a machine holds, and what the registry can store."""
 PRIORITIES: Final = ("P0", "P1", "P2", "P3")
@@ -45,6 +46,8 @@ class NewTask:
     max_agents: int | None
     max_depth: int | None
     spawn_rules: Mapping[str, Sequence[str]] | None
+    isolation: str = "shared"
+    setup: tuple[str, ...] = ()
 
 
 def create(context: Context, new: NewTask) -> TaskFacts:
@@ -66,6 +69,8 @@ def create(context: Context, new: NewTask) -> TaskFacts:
         max_depth=_limit("max_depth", new.max_depth, limits.max_depth),
         spawn_rules=_rules(new.spawn_rules),
         created_at=now,
+        isolation=worktrees.isolation(new.isolation),
+        setup=_setup(new.setup),
     )
     with context.registry.write("create task") as tx:
         by = rights.caller_run(context, tx)
@@ -166,6 +171,15 @@ def _rules(rules: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, ..
         check_role(parent): tuple(map(check_role, given.words(f"spawn_rules[{parent}]", children)))
         for parent, children in given.mapping("spawn_rules", rules).items()
     }
+
+
+def _setup(argv: tuple[str, ...]) -> tuple[str, ...]:
+    if sum(map(len, argv)) > SETUP_MAX or any("\0" in word for word in argv) or (argv and not argv[0]):
+        raise InvalidInput(
+            f"the set-up command is empty, longer than {SETUP_MAX} characters, or has a NUL character",
+            hint="put it into a script of the project",
+        )
+    return argv
 
 
 def page(context: Context, *, state: str | None, limit: int, cursor: str | None) -> TaskList:
@@ -279,4 +293,6 @@ def facts(task: Task) -> TaskFacts:
         spawn_rules=task.spawn_rules,
         created_at=iso(task.created_at) or "",
         closed_at=iso(task.closed_at),
+        isolation=task.isolation.value,
+        setup=task.setup,
     )

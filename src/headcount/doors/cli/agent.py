@@ -12,9 +12,10 @@ from headcount.doors.cli.complete import complete_agent
 from headcount.doors.cli.show import json_option
 from headcount.doors.cli.show import show as answer
 from headcount.doors.cli.text import dollars, harmless, paint, tokens
+from headcount.doors.cli.worktree import named, said
 
 if TYPE_CHECKING:
-    from headcount.services.answers import AgentWhole, RunFacts
+    from headcount.services.answers import AgentWhole, RunFacts, WorktreeFacts
 
 _TEXT_MAX: Final = 2_000
 """Characters of a prompt or an answer that are shown; --json has them whole."""
@@ -45,10 +46,21 @@ def _lines(agent: AgentWhole) -> Iterator[str]:
         deployed=agent.created_at,
         said=_said(agent),
     )
+    if agent.worktree is not None:
+        yield from _worktree(agent.worktree)
     if agent.prompt:
         yield from _text("prompt", agent.prompt)
     for run in agent.runs:
         yield from _run(run)
+
+
+def _worktree(tree: WorktreeFacts) -> Iterator[str]:
+    yield from _table(
+        worktree=f"{tree.state}, branch {harmless(tree.branch)}, from {tree.base[:12]}",
+        kept=harmless(tree.trash_ref or ""),
+        work=harmless(said(tree)),
+    )
+    yield from (f"  {harmless(line)}" for line in named(tree))
 
 
 def _table(**rows: str) -> Iterator[str]:

@@ -137,6 +137,11 @@ def harness_options(command: _F) -> _F:
             click.option(
                 "--only-our-mcp", is_flag=True, help="Without the project's and your own MCP servers."
             ),
+            click.option(
+                "--isolation",
+                type=click.Choice(["shared", "worktree"]),
+                help="In the project itself, or in a git worktree of its own [default: as the task has it].",
+            ),
             click.option("--steer", is_flag=True, help="Messages reach it in the middle of its work."),
             click.option(
                 "--peers", is_flag=True, help="With the program's own tools to reach other sessions."

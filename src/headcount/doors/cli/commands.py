@@ -26,6 +26,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "logs": ("logs", "Show what an agent wrote."),
         "attach": ("attach", "Go to a live agent's tmux session."),
         "messages": ("messages", "Show what an agent was told."),
+        "worktree": ("worktree", "List, compare, remove or bring back agents' worktrees."),
         "findings": ("findings", "Show what the agents of a task discovered."),
         "events": ("events", "Show the registry's journal."),
     },

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 def gc(*, apply_: bool, older_than: float, max_size: int | None, as_json: bool) -> None:
     """Move the directories of ended runs to the trash folder and prune the journal. Never anything live.
 
+    Worktrees go with them, if they are clean, unused, and every commit in them is on another branch.
+
     The trash is yours to delete.
     """
     with fleets.opened() as fleet:
@@ -43,9 +45,12 @@ def gc(*, apply_: bool, older_than: float, max_size: int | None, as_json: bool) 
 
 
 def _said(answer: Collected) -> str:
-    lines = [*answer.runs]
+    trees = [f"worktree of {each}" for each in answer.worktrees]
+    lines = [*answer.runs, *trees]
     what = f"{len(answer.runs)} runs, {size(answer.bytes)}"
-    if answer.dry_run and not answer.runs:
+    if trees:
+        what = f"{what}, {len(trees)} worktrees"
+    if answer.dry_run and not lines:
         return "no run would go; '--older-than 1d' or '--max-size 1G' takes more"
     if answer.dry_run:
         return "\n".join([*lines, f"would go: {what}; 'headcount gc --apply' moves them to the trash"])

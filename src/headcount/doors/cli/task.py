@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,14 +73,29 @@ def task() -> None:
     metavar="ROLE=ROLE,...",
     help="Which roles a role may deploy; repeatable.",
 )
+@click.option(
+    "--isolation",
+    type=click.Choice(["shared", "worktree"]),
+    default="shared",
+    show_default=True,
+    help="Its agents work in the project itself, or each in a git worktree of its own.",
+)
+@click.option("--setup", metavar="CMD", default="", help="A command to run in each new worktree.")
 @json_option
 def create(
-    *, description: str, rules: tuple[str, ...], conversation_file: str | None, as_json: bool, **asked: Any
+    *,
+    description: str,
+    rules: tuple[str, ...],
+    conversation_file: str | None,
+    setup: str,
+    as_json: bool,
+    **asked: Any,
 ) -> None:
     """Create a task and print its id."""
     conversation = _conversation(conversation_file)
+    asked |= {"spawn_rules": _rules(rules), "setup": _words(setup)}
     with fleets.opened() as fleet:
-        made = fleet.create_task(description, conversation=conversation, spawn_rules=_rules(rules), **asked)
+        made = fleet.create_task(description, conversation=conversation, **asked)
     show(made, as_json=as_json, text=lambda: made.task_id)
 
 
@@ -98,6 +114,14 @@ def _conversation(path: str | None) -> list[Any]:
     if not isinstance(found, list):
         raise InvalidInput(f"{path} is not a JSON list", hint="give a list of {role, content}")
     return found
+
+
+def _words(command: str) -> list[str]:
+    """Return a command's words, quoted as for a shell; none is started."""
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}", param_hint="--setup") from error
 
 
 def _rules(given: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
@@ -150,6 +174,10 @@ def _facts(facts: TaskFacts) -> str:
         ("limits", f"{facts.max_live} live, {facts.max_agents} over its life, depth {facts.max_depth}"),
         ("created", facts.created_at),
     ]
+    if facts.isolation != "shared":
+        rows.append(("isolation", facts.isolation))
+    if facts.setup:
+        rows.append(("set-up", harmless(shlex.join(facts.setup))))
     if facts.closed_at:
         rows.append(("closed", facts.closed_at))
     rows.extend(

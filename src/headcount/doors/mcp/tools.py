@@ -110,6 +110,10 @@ Crashes = Annotated[
     int,
     Field(ge=0, le=100, description="If it crashes, let it go on with its conversation, at most so often"),
 ]
+Isolation = Annotated[
+    Literal["shared", "worktree"] | None,
+    Field(description="The project itself, or a git worktree of its own. Default: as the task has it"),
+]
 Cursor = Annotated[int, Field(ge=0, description="next_cursor of an earlier answer: only what is newer")]
 Limit = Annotated[int, Field(ge=1, le=500, description="At most so many rows")]
 Texts = Annotated[list[str] | None, Field(description="One string each")]
@@ -140,6 +144,13 @@ def create_task(
     spawn_rules: Annotated[
         dict[str, list[str]] | None, Field(description="Which role may deploy which roles. Default: any")
     ] = None,
+    isolation: Annotated[
+        Literal["shared", "worktree"],
+        Field(description="Where its agents work: the project itself, or each a git worktree of its own"),
+    ] = "shared",
+    setup: Annotated[
+        list[str] | None, Field(description="Program and arguments, run in each new worktree")
+    ] = None,
 ) -> Page:
     """Create a task for agents to work on; returns its task_id, which deploy_headless_agent takes."""
     return page(
@@ -157,6 +168,8 @@ def create_task(
             max_agents=max_agents,
             max_depth=max_depth,
             spawn_rules=spawn_rules,
+            isolation=isolation,
+            setup=setup or (),
         )
     )
 
@@ -200,6 +213,7 @@ def deploy_headless_agent(
     allow_duplicate_role: Duplicate = False,
     allow_same_work: SameWork = False,
     resume_on_crash: Crashes = 0,
+    isolation: Isolation = None,
     idempotency_key: Key = None,
 ) -> Page:
     """Deploy one headless agent for a task and return when its process is confirmed to run. Limits (live,
@@ -219,6 +233,7 @@ def deploy_headless_agent(
             allow_duplicate_role=allow_duplicate_role,
             allow_same_work=allow_same_work,
             resume_on_crash=resume_on_crash,
+            isolation=isolation,
             idempotency_key=idempotency_key,
         )
     )
@@ -238,6 +253,7 @@ def spawn_child_agent(
     allow_duplicate_role: Duplicate = False,
     allow_same_work: SameWork = False,
     resume_on_crash: Crashes = 0,
+    isolation: Isolation = None,
     idempotency_key: Key = None,
 ) -> Page:
     """Deploy an agent as your child, in your task, one level below you. It outlives you if need be. Follow
@@ -256,6 +272,7 @@ def spawn_child_agent(
             allow_duplicate_role=allow_duplicate_role,
             allow_same_work=allow_same_work,
             resume_on_crash=resume_on_crash,
+            isolation=isolation,
             idempotency_key=idempotency_key,
         )
     )
@@ -335,6 +352,22 @@ def list_agents(
         "agents",
         limit=limit,
         more="call list_agents again with cursor = next_cursor",
+    )
+
+
+def list_worktrees(
+    fleet: Headcount,
+    removed: Annotated[bool, Field(description="Removed ones too")] = False,
+    limit: Limit = 50,
+    cursor: Annotated[int | None, Field(ge=1, description="next_cursor of an earlier answer")] = None,
+) -> Page:
+    """List the git worktrees of agents, newest first: path, branch, base, and what the last run left there
+    (commits, changed files, files not committed)."""
+    return paged(
+        lambda rows: fleet.list_worktrees(removed=removed, limit=rows, cursor=cursor),
+        "worktrees",
+        limit=limit,
+        more="call list_worktrees again with cursor = next_cursor",
     )
 
 
@@ -548,6 +581,7 @@ TOOLS: Final[tuple[Tool, ...]] = (
         repeats_well=True,
         slow=True,
     ),
+    Tool(list_worktrees, answers.WorktreeList, "List worktrees", PERSON, reads_only=True, repeats_well=True),
     Tool(resume_agent, answers.Deployed, "Resume an agent", BOTH, once=True, slow=True),
     Tool(send_message, answers.Sent, "Tell an agent something", BOTH, once=True, slow=True),
     Tool(list_messages, answers.MessageList, "List messages", BOTH, reads_only=True, repeats_well=True),
