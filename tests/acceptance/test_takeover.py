@@ -16,6 +16,7 @@ import pytest
 from headcount import Headcount
 from headcount.domain.errors import HeadcountError, NotAllowed, Refused
 from headcount.domain.model import Caller
+from headcount.services import resume
 from tests.support import parrots
 from tests.support.commands import answer, headcount
 from tests.support.fleets import alive, fleet, new_task, sleeper
@@ -207,6 +208,37 @@ def test_a_takeover_is_refused_with_its_reason_and_the_agent_goes_on(
         inside.take_over(agent)
     with pytest.raises(NotAllowed):
         inside.hand_back(agent, "x")
+
+
+def test_where_no_view_can_be_made_nobody_takes_over_what_he_cannot_see(
+    opened: Headcount, agent: str, home: Path
+) -> None:
+    with Headcount(home, views=False, autostart=False) as blind, pytest.raises(Refused) as error:
+        blind.take_over(agent)
+    assert (error.value.code, "switched off" in error.value.message) == ("no_view", True)
+    assert len(facts(opened, agent).runs) == 1
+
+
+def test_a_crash_at_the_terminal_is_not_answered_with_a_resume(opened: Headcount, tmp_path: Path) -> None:
+    task = new_task(opened, tmp_path)
+    made = opened.deploy(task, role="bird", harness="parrot", prompt="hello", resume_on_crash=3)
+    assert opened.wait_for_agents([made.agent_id], timeout=20).done
+    taken = opened.take_over(made.agent_id)
+    shows(opened, made.agent_id, "parrot>")
+    assert taken.pid is not None
+    os.kill(taken.pid, signal.SIGKILL)
+    assert opened.wait_for_agents([made.agent_id], timeout=20).done
+    assert facts(opened, made.agent_id).outcome == "failed"
+    assert resume.crashes(opened.context) == []
+
+
+def test_a_rebuilt_registry_knows_that_it_was_taken_over(opened: Headcount, agent: str, home: Path) -> None:
+    opened.take_over(agent)
+    (home / "registry.db").write_bytes(b"no database")
+    opened.doctor()
+    opened.rebuild_registry()
+    assert [run.form for run in facts(opened, agent).runs] == ["headless", "interactive"]
+    assert opened.list_agents().agents[0].state == "running"
 
 
 def test_a_takeover_counts_like_any_run(opened: Headcount, tmp_path: Path) -> None:

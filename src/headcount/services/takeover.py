@@ -37,6 +37,8 @@ def take_over(context: Context, agent_id: str, *, env: tuple[str, ...]) -> Deplo
         raise _refused(agent, "cannot_take_over", f"harness {agent.harness} has no form for a person")
     if runs[-1].live and runs[-1].form is Form.INTERACTIVE:
         raise _refused(agent, "taken_over", f"it was, see 'headcount attach {agent_id}'")
+    if (why := context.views.available()) is not None:
+        raise _refused(agent, "no_view", why)
     resume.learn(context, runs)
     admit.began_in(_again(context, agent_id))
     _end(context, runs[-1], TAKEOVER)
@@ -81,8 +83,8 @@ def _again(context: Context, agent_id: str) -> list[Run]:
 
 
 def _end(context: Context, run: Run, why: str) -> None:
-    """End a run if it lives. It is over when this returns: its place is free, and so is that of its window, in
-    which the next run would not be seen."""
+    """End a run if it lives. When this returns its place is free, and so is that of its window, in which the
+    next run would not be seen."""
     if run.live:
         stopped = stop.stop(context, run.key.agent_id, reason=why, grace=None)
         if stopped.outcome is None:
