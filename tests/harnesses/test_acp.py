@@ -170,7 +170,7 @@ def test_it_is_told_in_its_work_and_resumed(
         assert (facts["outcome"], "session/load failed" in facts["reason"]) == ("failed", True)
         return
     assert (facts["outcome"], facts.get("result", facts).get("text")) == ("completed", "Third."), (
-        facts,
+        facts.get("reason"),
         fleet.output(agent),
     )
     assert "First." not in fleet.output(agent)

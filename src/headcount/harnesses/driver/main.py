@@ -114,21 +114,30 @@ class Driver:
         return self.talk.end is not None or (self.talk.ready and not self.talk.busy)
 
     def _close(self, end: Mapping[str, Any]) -> int:
-        """Say how it all ended and end the program. With what code it ends then says nothing (Qwen Code has
-        failed by it after a conversation that was loaded); one that ended before it was told to does."""
+        """End the program and say how it all ended, as the last word: it may write much when its input ends.
+        With what code it ends then says nothing; that of one that ended before it was told to does."""
         talk, own = self.talk, self.agent.code
         for name in list(talk.asks.open()):
             talk.asks.close(name, "withdrawn", reason="the run is over")
-        talk.note("end", **end, session_id=talk.session_id, text=talk.said or None)
+        last = {**end, "session_id": talk.session_id, "text": talk.said or None}
+        if self._told is not None:  # there may be no time for more
+            talk.note("end", **last)
+        self._end_agent()
+        if self._told is not None:
+            return own or SIGNALLED + signal.SIGTERM
+        talk.note("end", **last)
+        return own or int(end["outcome"] == "failed")
+
+    def _end_agent(self) -> None:
+        """End the program: by the end of its input, then by signals."""
         self.agent.flush()
         self.agent.close()
         if self.agent.wait(0.0 if self._told is not None else CLOSE_S, self._take):
-            return own or int(end["outcome"] == "failed")
+            return
         for number in (signal.SIGTERM, signal.SIGKILL):
             self.agent.signal(number)
             if self.agent.wait(CLOSE_S, self._take):
-                break
-        return SIGNALLED + signal.SIGTERM if self._told is not None else int(end["outcome"] == "failed")
+                return
 
 
 def load(line: bytes) -> dict[str, Any] | None:
