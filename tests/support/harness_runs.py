@@ -99,7 +99,7 @@ def interactive(cli: AgentCli, directory: Path, *, resume: str) -> Launch:
 
 def finish(cli: AgentCli, process: subprocess.Popen[bytes]) -> Done:
     """Wait for its end, and read and judge what it wrote."""
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=200)
     code, killed = (process.returncode, None) if process.returncode >= 0 else (None, -process.returncode)
     harness = find(cli.name)
     entries = [entry for line in out.splitlines() for entry in harness.read(line)]
