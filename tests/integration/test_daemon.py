@@ -217,7 +217,7 @@ def test_the_transcript_of_a_stream_is_written_as_it_comes(home: Path, tmp_path:
         f"echo '{json.dumps(said).replace('I look.', 'I am done.')}'\n"
     )
     script.chmod(0o755)
-    env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "ANTHROPIC_API_KEY": "none"}
     with daemon(home), Bridge(home, env=env) as bridge:
         task = bridge.call("create_task", description="x", project=str(tmp_path))["task_id"]
         made = bridge.call("deploy_headless_agent", task_id=task, agent_type="reader", prompt="look")
@@ -230,6 +230,26 @@ def test_the_transcript_of_a_stream_is_written_as_it_comes(home: Path, tmp_path:
         (tmp_path / "go").unlink()
         bridge.call("wait_for_agents", agent_ids=[made["agent_id"]])
         until(lambda: "I am done." in transcript.read_text(), what="its last words can be read")
+
+
+def test_an_agent_that_floods_keeps_no_other_from_being_read(home: Path, tmp_path: Path) -> None:
+    said = {"type": "assistant", "message": {"content": [{"type": "text", "text": "words"}]}}
+    script = tmp_path / "claude"
+    line = json.dumps(said)
+    script.write_text(f"#!/bin/sh\ngrep -q FLOOD && exec yes '{line}'\necho '{line}'; exec sleep 600\n")
+    script.chmod(0o755)
+    env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "ANTHROPIC_API_KEY": "none"}
+    with daemon(home), Bridge(home, env=env) as bridge:
+        task = bridge.call("create_task", description="x", project=str(tmp_path))["task_id"]
+        wet, dry = (
+            bridge.call("deploy_headless_agent", task_id=task, agent_type=role, prompt=prompt)["agent_id"]
+            for role, prompt in (("wet", "FLOOD"), ("dry", "look"))
+        )
+        for agent in (wet, dry):
+            transcript = (home / "live" / f"{agent}.1").resolve() / "transcript"
+            until(transcript.exists, what=f"the words of {agent} can be read")
+        for agent in (wet, dry):
+            bridge.call("stop_agent", agent_id=agent, grace=0)
 
 
 def test_a_runner_that_is_killed_is_noticed_and_its_tree_ended(home: Path, tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ from headcount.runtimes import cgroup, system
 BACKLOG: Final = 512
 """A hundred bridges may connect in one moment."""
 FILES: Final = 65_536
+SWITCH_S: Final = 0.0005
+"""How long a thread that computes (transcripts, accounts) keeps the interpreter from an answer that wants it
+back, which happens ten times or so for each answer; of its own accord Python takes ten times that."""
 
 
 class _Told(Exception):
@@ -73,6 +76,7 @@ def _settle_in(home: Home) -> None:
     os.environ.update(kept, HEADCOUNT_HOME=os.fspath(home.root))
     os.chdir("/")
     os.umask(0o077)
+    sys.setswitchinterval(SWITCH_S)
     if cgroup.is_ours():  # started from within an agent's tree: the agent's is killed with it
         system.set_apart(map(os.fsencode, cgroup.places()), 0)
     if os.getsid(0) != os.getpid():

@@ -17,6 +17,8 @@ from headcount.services.context import Context
 
 GATHER: Final = 0.1
 """Seconds in which further output is gathered, so that a stream of words is not a stream of writes."""
+REST: Final = 3.0
+"""How many times as long as it worked it rests: while it works, status calls wait for the interpreter."""
 
 
 class Transcripts:
@@ -55,7 +57,14 @@ class Transcripts:
         """Write what there is to write, until `end`."""
         while not self._ended:
             for key, over in self._due():
-                self._advance(key, over=over)
+                began = self._context.clock.monotonic()
+                if self._advance(key, over=over):  # the others first: a flood has always more
+                    self._tell(key, over=over)
+                self._rest(REST * (self._context.clock.monotonic() - began))
+
+    def _rest(self, seconds: float) -> None:
+        with self._change:
+            self._change.wait_for(lambda: self._ended, seconds)
 
     def _tell(self, key: RunKey, *, over: bool) -> None:
         with self._change:
@@ -71,15 +80,16 @@ class Transcripts:
             self._news.clear()
         return due
 
-    def _advance(self, key: RunKey, *, over: bool) -> None:
-        transcript = self._open[key]
+    def _advance(self, key: RunKey, *, over: bool) -> bool:
+        """Write a piece; return whether there is more to write at once."""
+        more = False
         try:
-            while transcript.advance(over=over):
-                continue
+            more = self._open[key].advance(over=over)
         except Exception:  # noqa: BLE001  one run's view must not end the others'
             self.failures += 1
             self._log.exception("transcript_failed", run=str(key))
-        if over:
+        if over and not more:
             with self._change:
                 del self._open[key]
                 self._news.pop(key, None)
+        return more
