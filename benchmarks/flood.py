@@ -43,11 +43,11 @@ while time.monotonic() < until:
 sys.stderr.write(str(written * 1000))
 """
 """It writes what is due, and says at the end how many lines that were."""
-SECONDS = 8.0
+SECONDS = 4.0
 
 
 def figures(*, smoke: bool) -> Iterator[Figure]:
-    turns, asks, seconds = (1, 5, 1.0) if smoke else (5, 60, SECONDS)
+    turns, asks, seconds = (1, 5, 1.0) if smoke else (4, 40, SECONDS)
     with ExitStack() as stack:
         place = stack.enter_context(ground())
         writer(place, seconds)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from figures import Figure, slack_of, table
 
-PROGRAMS = ("deploy_time", "deploy_crowd", "reading", "ending", "footprint")
+PROGRAMS = ("deploy_time", "deploy_crowd", "reading", "ending", "footprint", "harness_speed", "flood")
 TRIES = 3
 PATIENCE = 400.0
 """Seconds for one program."""

@@ -14,7 +14,7 @@ import pytest
 from tests.support import leftovers
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-PROGRAMS = ("deploy_time", "deploy_crowd", "reading", "ending", "footprint")
+PROGRAMS = ("deploy_time", "deploy_crowd", "reading", "ending", "footprint", "harness_speed", "flood")
 
 pytestmark = [
     pytest.mark.timeout(300),
