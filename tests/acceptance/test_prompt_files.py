@@ -21,6 +21,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.parent.mkdir()
     program.write_text("#!/bin/sh\nexec cat >told\n")
     program.chmod(0o755)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "dummy")
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "pyproject.toml").write_text("[project]\nname = 'x'\n")

@@ -113,7 +113,7 @@ def test_the_journal_is_the_same_whole_or_page_by_page(opened: Headcount, tmp_pa
 
 
 def test_a_tasks_timeline_is_the_end_of_its_journal(opened: Headcount, tmp_path: Path) -> None:
-    from headcount.doors.mcp.resources import TIMELINE_ROWS, progress
+    from headcount.doors.mcp.resources import progress
 
     task = new_task(opened, tmp_path)
     agent = sleeper(opened, task).agent_id
@@ -121,7 +121,8 @@ def test_a_tasks_timeline_is_the_end_of_its_journal(opened: Headcount, tmp_path:
         for half in ("first", "second"):
             opened.update_agent_progress("working", half, progress=percent, agent_id=agent)
     shown = json.loads(progress(opened, task))
-    assert (len(shown["events"]), shown["left_out"]) == (TIMELINE_ROWS, 3)
+    assert len(shown["events"]) > 20
+    assert len(shown["events"]) + shown["left_out"] == 203  # a task, a deploy and its start stand before
     assert {each["kind"] for each in shown["events"]} == {"reported"}
     assert shown["events"][-1]["seq"] == shown["next_cursor"]
 
