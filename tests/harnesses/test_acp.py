@@ -17,6 +17,8 @@ from tests.support.waiting import until
 __all__ = ["agent_cli", "model_server"]  # fixtures
 
 SPEAKERS = agent_clis.every("gemini", "opencode", "qwen", "copilot")
+REPORTERS = agent_clis.every("gemini", "opencode", "qwen")  # Copilot uses no MCP server that it gets over ACP
+SLEEPERS = agent_clis.every("gemini", "opencode", "copilot")  # Qwen refuses a command that only waits
 Doors = Callable[[AgentCli], Bridge]
 
 
@@ -96,7 +98,7 @@ def report(status: str = "working") -> Step:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("name", SPEAKERS)
+@pytest.mark.parametrize("name", REPORTERS)
 def test_it_works_for_a_task_and_everything_about_it_is_known(
     name: str, fleet_of: Callable[[str], Fleet], work: Path, model_server: ModelServer
 ) -> None:
@@ -179,7 +181,7 @@ def test_it_is_told_in_its_work_and_resumed(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("name", SPEAKERS)
+@pytest.mark.parametrize("name", SLEEPERS)
 def test_its_turn_is_cancelled(
     name: str, fleet_of: Callable[[str], Fleet], work: Path, model_server: ModelServer
 ) -> None:
