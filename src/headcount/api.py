@@ -354,8 +354,8 @@ class Headcount:
         )
 
     def take_over(self, agent_id: str, *, env: Sequence[str] = ()) -> answers.Deployed:
-        """Open an agent's conversation for a person: in its program's own interactive form, on a terminal that
-        `attach_command` goes to. What the agent does at the moment is ended first, by a stop.
+        """Open an agent's conversation for a person: in its program's own interactive form, on a terminal
+        that `attach_command` goes to. What the agent does at the moment is ended first, by a stop.
 
         It is a further run of the agent, which holds its role and its work. It ends with its program, by a
         stop, or by `hand_back`. `env` is as for `deploy`.
@@ -371,8 +371,8 @@ class Headcount:
         Raises:
             NotFound: no such agent.
             NotAllowed: an agent asks.
-            Refused: it is taken over already, its harness has no such form, or nobody knows which conversation
-                it is: it goes on as before. Or a limit or rule forbids the new run: then it is stopped.
+            Refused: it is taken over already, its harness has no such form, or nobody knows its
+                conversation: it goes on as before. Or a limit or rule forbids the new run: then it ends.
             PlacementFailed: its program cannot be started in that form; the reason is on record.
         """
         from headcount.services import given, takeover
@@ -934,7 +934,7 @@ class Headcount:
         return doctor.examine(self._context)
 
     def list_harnesses(self) -> answers.HarnessList:
-        """List the harnesses, our own and those of other packages: what each can do, and whether its program is
+        """List the harnesses, our own and those of other packages: what each can do, whether its program is
         here, new enough and logged in, as an agent of the caller's would find it. Starts no agent.
 
         >>> [each.state for each in fleet.list_harnesses().harnesses if each.name == "script"]

@@ -19,7 +19,11 @@ Edit = tuple[str, str, str]
 
 SABOTAGE: dict[str, list[Edit]] = {
     "file locking": [
-        ("services/report.py", "return _wrote(context, tx, number, run)", "raise OSError('the write is lost')"),
+        (
+            "services/report.py",
+            "return _wrote(context, tx, number, run)",
+            "raise OSError('the write is lost')",
+        ),
     ],
     "atomic operations": [("store/sql/runs.sql", "count(*) AS number", "count(*) + 1 AS number")],
     "deduplication": [

@@ -1,4 +1,4 @@
-"""A harness of another package: found by its entry point, held to the contract, and harmless if it is broken."""
+"""A harness of another package: found by its entry point, held to the contract, harmless if it is broken."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class Fleet:
             clock=SimClock(self.world),
             harness=find,
             known_harness=find,
-            offered=lambda: [],
+            offered=list,
             programs=OurPrograms(),
             on_terminal=on_terminal,
             headcount=("/usr/bin/headcount",),

@@ -398,7 +398,7 @@ def may_resume(agent: Agent, tx: Tx, last: Run) -> bool:
 
 
 def crashed(run: Run) -> bool:
-    """Say whether a run was ended by neither its own work nor anybody's wish. One that a person had is his."""
+    """Say whether a run was ended by neither its own work nor anybody's wish. A person's own is his."""
     if run.live or run.stop_reason is not None or run.form is Form.INTERACTIVE:
         return False
     if run.state is State.LOST:

@@ -220,7 +220,7 @@ def _asked_schema(job: Job) -> Mapping[str, object] | None:
 
 
 def _further_prompt(job: Job) -> str:
-    """Return what an agent is told that goes on: it has all that it was told before. At a terminal, nothing."""
+    """Return what an agent is told that goes on: it has all it was told before. At a terminal, nothing."""
     new, messages = job.admitted.new, job.admitted.messages
     if new.form is Form.INTERACTIVE:
         return ""

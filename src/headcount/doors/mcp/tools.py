@@ -175,8 +175,8 @@ def create_task(
 
 
 def list_harnesses(fleet: Headcount) -> Page:
-    """List the programs that can be agents (the argument harness of a deploy): whether each is ready, what would
-    make it so, and which options it knows."""
+    """List the programs that can be agents (the argument harness of a deploy): whether each is ready, what
+    would make it so, and which options it knows."""
     return page(fleet.list_harnesses(), more="'headcount harness list --json' shows all")
 
 
