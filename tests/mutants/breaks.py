@@ -376,8 +376,8 @@ BREAKS = (
         "I7",
         "a message in a prompt is not counted as delivered",
         "services/settle.py",
-        "            for number in tx.messages.begun(row.key, now=now):\n",
-        "            for number in ():\n",
+        "        for number in tx.messages.begun(row.key, now=now):\n",
+        "        for number in ():\n",
         (f"{MESSAGES}::test_an_agent_that_is_over_goes_on_with_the_message",),
     ),
     Break(

@@ -72,7 +72,8 @@ class Ending:
     def _was_told(self, run: RunDir, text: str) -> bool:
         confirmed = self.auditor.rows[run.key]["started_at"] is not None
         prompt = run.order.stdin if run.order else None
-        return run.starts == 1 and confirmed and prompt is not None and text.encode() in prompt
+        began = run.exit is None or run.exit.error is None  # what cannot be executed is told nothing
+        return run.starts == 1 and confirmed and began and prompt is not None and text.encode() in prompt
 
     def _what_was_said(self) -> None:
         for said in self.fleet.said:

@@ -152,6 +152,8 @@ def _by_resume(context: Context, message: AgentMessage) -> str:
     except Refused as error:
         if error.code in ("agent_live", "nothing_to_tell"):  # it goes on already, perhaps with this message
             return _otherwise(context, message)
+        if error.code == "stopped_meanwhile":  # the end of that run says whether it was told
+            return error.message
         if error.code in PASSING:
             return f"it waits until the agent can be resumed: {error.message}"
         _fail(context, message, error.message)
@@ -229,8 +231,12 @@ def _settle(context: Context, tx: Tx, message: AgentMessage, answered: Mapping[s
 
 
 def _fail(context: Context, message: AgentMessage, reason: str) -> None:
+    """Give a message up, unless a run that has it in its prompt lives: the end of that tells."""
     with context.registry.write("message") as tx:
-        _failed(tx, message, reason, context.clock.now())
+        found = tx.messages.get(message.id)
+        run = tx.runs.get(message.agent_id, found.run) if found is not None and found.run else None
+        if run is None or not run.live:
+            _failed(tx, message, reason, context.clock.now())
 
 
 def _failed(tx: Tx, message: AgentMessage, reason: str, now: float) -> None:

@@ -214,10 +214,15 @@ def confirm(tx: Tx, row: LiveRun, started: Started, *, now: float, adopted: bool
     if changed:
         data = {"pid": started.process.pid, "runner_pid": started.runner.pid, "adopted": adopted}
         _event(tx, "run_started", row, now, data=data)
-        if row.key.n > 1:  # only then there can be messages in its prompt
-            for number in tx.messages.begun(row.key, now=now):
-                _event(tx, "message_delivered", row, now, data={"message": number, "way": "resume"})
+        _told(tx, row, now)
     return changed
+
+
+def _told(tx: Tx, row: LiveRun, now: float) -> None:
+    """Record that what was in the prompt of a run has reached its agent, which is known to have begun."""
+    if row.key.n > 1:  # only then there can be messages in its prompt
+        for number in tx.messages.begun(row.key, now=now):
+            _event(tx, "message_delivered", row, now, data={"message": number, "way": "resume"})
 
 
 def correct(tx: Tx, row: LiveRun, start: StartRecord, *, now: float) -> bool:
@@ -250,6 +255,10 @@ def end(
     if changed:
         data = {"outcome": verdict.outcome.value, "exit_code": record.code, "signal": record.signal}
         _event(tx, "run_ended", row, now, reason=verdict.reason, data=data)
+        if record.error is None:
+            _told(tx, row, now)  # it may have begun without being confirmed: a stop came in between
+        else:
+            _untold(tx, row)
     return changed
 
 
@@ -269,7 +278,15 @@ def start_failed(tx: Tx, row: LiveRun, reason: str, *, now: float) -> bool:
     )
     if changed:
         _event(tx, "run_ended", row, now, reason=reason, data={"outcome": outcome.value})
+        _untold(tx, row)
     return changed
+
+
+def _untold(tx: Tx, row: LiveRun) -> None:
+    """Let what was in the prompt of a run that never began wait again. After a stop, which is final, it waits
+    for somebody who resumes the agent, and does not do that itself."""
+    if row.key.n > 1:
+        tx.messages.release(row.key, stopped=row.state is State.STOPPING)
 
 
 def judge(context: Context, row: LiveRun | Run, record: ExitRecord) -> Verdict:

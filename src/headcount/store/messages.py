@@ -59,6 +59,10 @@ class Messages:
         rows = self._session.all("messages.begun", agent_id=key.agent_id, run=key.n, now=now)
         return [row["id"] for row in rows]
 
+    def release(self, key: RunKey, *, stopped: bool) -> None:
+        """Let what was in the prompt of a run that never began wait for another one."""
+        self._session.change("messages.release", agent_id=key.agent_id, run=key.n, stopped=int(stopped))
+
     def fail(self, number: int, reason: str) -> bool:
         """Record that a message will not reach its agent. False: it is not waiting any more."""
         return self._session.change("messages.fail", id=number, reason=reason) == 1

@@ -38,6 +38,13 @@ UPDATE message SET state = 'delivered', delivered_at = :now
  WHERE agent_id = :agent_id AND run = :run AND state = 'queued' AND way = 'resume'
 RETURNING id;
 
+-- name: release
+-- What was in the prompt of a run that never began waits again, even if that seemed to have begun; after a
+-- stop it resumes nobody.
+UPDATE message SET state = 'queued', delivered_at = NULL, run = NULL,
+                   way = CASE WHEN :stopped THEN NULL ELSE way END
+ WHERE agent_id = :agent_id AND run = :run AND state IN ('queued', 'delivered') AND way = 'resume';
+
 -- name: fail
 -- Compare-and-set: a message that will not reach its agent says why.
 UPDATE message SET state = 'failed', reason = :reason WHERE id = :id AND state = 'queued';
