@@ -128,7 +128,6 @@ def test_a_prefix_denies_a_command_in_any_part(command: str) -> None:
         Use("headcount_update_agent_progress", kind="other"),
         Use("other", kind="other", title="update_agent_progress (headcount MCP Server)"),
     ],
-    ids=str,
 )
 def test_our_own_tools_may_always_be_used(use: Use) -> None:
     assert Policy("read", cwd="/work").decide(use)[0] == ALLOW
@@ -142,7 +141,6 @@ def test_our_own_tools_may_always_be_used(use: Use) -> None:
         Use("other", kind="other", title="rm -rf / (headcount MCP Server)"),
         Use("other", kind="other", title="my_headcount_tool"),
     ],
-    ids=str,
 )
 def test_what_only_looks_like_ours_is_not(use: Use) -> None:
     assert Policy("read", cwd="/work").decide(use)[0] == DENY
