@@ -84,76 +84,70 @@ def _text_file(_context: click.Context, option: click.Parameter, path: str | Non
     return None if path is None else text_of(path, what=f"file of {option.opts[0]}")
 
 
+_HARNESS_OPTIONS: Final = (
+    click.option(
+        "--harness",
+        metavar="NAME",
+        help="claude, command, script, ... [default: command with CMD, else claude]",
+    ),
+    click.option("--model", metavar="NAME", help="The harness's model."),
+    click.option("--effort", metavar="LEVEL", help="How hard the model thinks, where the harness has that."),
+    click.option(
+        "--permissions",
+        type=click.Choice(["read", "edit", "ask", "bypass"]),
+        help="What it may do unasked: look; change files in its directory [default]; that, and ask a "
+        "person for more; everything.",
+    ),
+    click.option(
+        "--allow-tool",
+        "allowed_tools",
+        multiple=True,
+        metavar="RULE",
+        help="A tool to be used unasked: shell, shell(git), web, or its own name; repeatable.",
+    ),
+    click.option(
+        "--deny-tool",
+        "denied_tools",
+        multiple=True,
+        metavar="RULE",
+        help="A tool that it may not use; repeatable.",
+    ),
+    click.option("--max-turns", type=click.IntRange(min=1), metavar="N", help="Most turns of the model."),
+    click.option("--budget-usd", type=float, metavar="USD", help="Most that its model may cost."),
+    click.option(
+        "--system-prompt-file",
+        "system_prompt",
+        metavar="FILE",
+        callback=_text_file,
+        help="Appended to the program's own system prompt.",
+    ),
+    click.option(
+        "--result-schema",
+        metavar="FILE",
+        callback=_json_file,
+        help="A JSON Schema that its final answer must fit.",
+    ),
+    click.option("--only-our-mcp", is_flag=True, help="Without the project's and your own MCP servers."),
+    click.option(
+        "--isolation",
+        type=click.Choice(["shared", "worktree"]),
+        help="In the project itself, or in a git worktree of its own [default: as the task has it].",
+    ),
+    click.option("--steer", is_flag=True, help="Messages reach it in the middle of its work."),
+    click.option("--peers", is_flag=True, help="With the program's own tools to reach other sessions."),
+    click.option(
+        "--env",
+        multiple=True,
+        metavar="NAME",
+        help="A further variable of yours that the agent gets; repeatable.",
+    ),
+)
+"""What every deploy takes. What is called as a field of `domain.options.Options` is one."""
+
+
 def harness_options(command: _F) -> _F:
-    """Give a command what every deploy takes; what is called as a field of `Options` is one."""
-    for option in reversed(
-        (
-            click.option(
-                "--harness",
-                metavar="NAME",
-                help="claude, command, script, ... [default: command with CMD, else claude]",
-            ),
-            click.option("--model", metavar="NAME", help="The harness's model."),
-            click.option(
-                "--effort", metavar="LEVEL", help="How hard the model thinks, where the harness has that."
-            ),
-            click.option(
-                "--permissions",
-                type=click.Choice(["read", "edit", "ask", "bypass"]),
-                help="What it may do unasked: look; change files in its directory [default]; that, and ask a "
-                "person for more; everything.",
-            ),
-            click.option(
-                "--allow-tool",
-                "allowed_tools",
-                multiple=True,
-                metavar="RULE",
-                help="A tool to be used unasked: shell, shell(git), web, or its own name; repeatable.",
-            ),
-            click.option(
-                "--deny-tool",
-                "denied_tools",
-                multiple=True,
-                metavar="RULE",
-                help="A tool that it may not use; repeatable.",
-            ),
-            click.option(
-                "--max-turns", type=click.IntRange(min=1), metavar="N", help="Most turns of the model."
-            ),
-            click.option("--budget-usd", type=float, metavar="USD", help="Most that its model may cost."),
-            click.option(
-                "--system-prompt-file",
-                "system_prompt",
-                metavar="FILE",
-                callback=_text_file,
-                help="Appended to the program's own system prompt.",
-            ),
-            click.option(
-                "--result-schema",
-                metavar="FILE",
-                callback=_json_file,
-                help="A JSON Schema that its final answer must fit.",
-            ),
-            click.option(
-                "--only-our-mcp", is_flag=True, help="Without the project's and your own MCP servers."
-            ),
-            click.option(
-                "--isolation",
-                type=click.Choice(["shared", "worktree"]),
-                help="In the project itself, or in a git worktree of its own [default: as the task has it].",
-            ),
-            click.option("--steer", is_flag=True, help="Messages reach it in the middle of its work."),
-            click.option(
-                "--peers", is_flag=True, help="With the program's own tools to reach other sessions."
-            ),
-            click.option(
-                "--env",
-                multiple=True,
-                metavar="NAME",
-                help="A further variable of yours that the agent gets; repeatable.",
-            ),
-        )
-    ):
+    """Give a command what every deploy takes."""
+    for option in reversed(_HARNESS_OPTIONS):
         command = option(command)
     return command
 
