@@ -79,7 +79,9 @@ def test_it_gets_over_a_failing_tool_a_flood_a_refusal_and_a_daemon_that_is_kill
     assert not forbidden.exists()
     until(lambda: door.call("get_agent", agent_id=agent)["runs"][-1].get("account"), what="its account")
     account = door.call("get_agent", agent_id=agent)["runs"][-1]["account"]
-    assert account["failed_calls"] + len(account["denied"]) >= 2
+    # What Codex's sandbox refuses at once has no event in its stream: only the model is told.
+    told = 1 if cli.name == "codex" else 2
+    assert account["failed_calls"] + len(account["denied"]) >= told
     assert (account["torn"], account["unknown"]) == (0, 0)
     assert door.call("registry_health_check")["healthy"]
 
