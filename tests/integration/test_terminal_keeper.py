@@ -195,7 +195,7 @@ def test_a_request_to_end_is_a_hang_up_for_programs_that_heed_no_other(place: Pa
         assert time.monotonic() - began < 10
 
 
-def test_what_python_ignores_is_not_handed_on(place: Path) -> None:
+def test_what_python_or_its_starter_ignores_is_not_handed_on(place: Path) -> None:
     code = "import signal; print(signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGHUP))"
     with kept(place, f"{sys.executable} -c '{code}'; yes | head -1; echo $?") as program:
         assert program.wait() == 0

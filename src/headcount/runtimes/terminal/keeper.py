@@ -35,6 +35,8 @@ TYPED = 1024 * 1024  # bytes of keys that the agent has not taken yet
 HEAD = 5
 SIZE = (40, 120)  # as long as no window says another
 CHUNK = 65_536
+# What Python ignores, and what a shell or nohup makes those ignore that it starts: exec would hand it on.
+IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 
 class Window:
@@ -245,7 +247,7 @@ def start(argv: Sequence[str], master: int, ours: int) -> int:
     try:
         os.close(master)
         os.login_tty(ours)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and exec would hand on
+        for number in IGNORED:
             signal.signal(number, signal.SIG_DFL)
         os.execvp(argv[0], list(argv))  # noqa: S606  # no shell, on purpose
     except OSError as error:
