@@ -48,6 +48,12 @@ def test_a_stopped_holder_delays_but_does_not_block(tmp_path: Path) -> None:
             assert 0.5 <= time.monotonic() - before < 5.0
 
 
+def test_where_there_can_be_no_gate_nobody_waits(tmp_path: Path) -> None:
+    before = time.monotonic()
+    with gate(str(tmp_path / "none"), 1, 30.0):
+        assert time.monotonic() - before < 10.0
+
+
 def test_a_crowd_passes_the_gate_in_small_groups(tmp_path: Path) -> None:
     def pass_through(index: int) -> int:
         with gate(str(tmp_path / "gates"), 3, 60.0):

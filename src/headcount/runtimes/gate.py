@@ -7,6 +7,7 @@ lock of the registry would wait among them for its turn on a core.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -19,7 +20,8 @@ LONGEST_WAIT: Final = 0.05
 
 @contextlib.contextmanager
 def gate(folder: str, width: int, patience: float) -> Iterator[None]:
-    """Hold one of `width` places while the body runs; after `patience` seconds go ahead without one.
+    """Hold one of `width` places while the body runs; after `patience` seconds go ahead without one, and at
+    once where there can be none: the gate spares the machine, nothing rests on it.
 
     A place is a flock, so a dead holder frees it. Waiting is polling with growing, uneven pauses: flock has
     no deadline, and a stopped holder must not block anybody for ever.
@@ -37,9 +39,12 @@ def _enter(folder: str, width: int, patience: float) -> int | None:
     pause = FIRST_WAIT
     while True:
         first = os.getpid()
-        for i in range(width):
-            if (fd := _try(f"{folder}/{(first + i) % width}")) is not None:
-                return fd
+        try:
+            for i in range(width):
+                if (fd := _try(f"{folder}/{(first + i) % width}")) is not None:
+                    return fd
+        except OSError:
+            return None
         now = time.monotonic()
         if now >= until:
             return None
@@ -49,13 +54,17 @@ def _enter(folder: str, width: int, patience: float) -> int | None:
 
 
 def _try(path: str) -> int | None:
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError:
-        return None
+    """Return the place, held; None if somebody else holds it.
+
+    Raises:
+        OSError: it cannot be made or locked.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(fd)
-        return None
+        if error.errno == errno.EWOULDBLOCK:
+            return None
+        raise
     return fd
