@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from headcount import Headcount
 from headcount.services.answers import Deployed
-from tests.support.dying import die_at
+from tests.support.dying import Dying, dying
 from tests.support.fleets import alive, fleet, live_runs, new_task, sleeper
 from tests.support.waiting import until
 
@@ -32,25 +33,29 @@ def settled(opened: Headcount) -> bool:
     )
 
 
-def died(at: int, home: Path, code: str, *given: str) -> bool:
+@pytest.fixture
+def who(home: Path) -> Iterator[Dying]:
+    with dying(home) as found:
+        yield found
+
+
+def died(who: Dying, at: int, code: str, *given: str) -> bool:
     """Run `code`; return whether it died at boundary `at`, and did not get to its end before."""
-    done = die_at(at, home, code, *given)
-    assert done.returncode in {0, -signal.SIGKILL}, (at, done.stderr)
-    if done.returncode == 0:
-        assert at > 10, "fewer boundaries than it must have"
-    return done.returncode != 0
+    dead = who.died(at, code, *given)
+    assert dead or at > 10, "fewer boundaries than it must have"
+    return dead
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_wherever_a_stop_dies_the_agent_lives_and_may_be_stopped_or_has_ended(
-    part: int, home: Path, tmp_path: Path
+    part: int, home: Path, tmp_path: Path, who: Dying
 ) -> None:
     with fleet(home) as opened:
         task = new_task(opened, tmp_path, max_agents=MANY)
         for at in range(part, MANY, PARTS):
             made = sleeper(opened, task)
-            if not died(at, home, "fleet.stop_agent(given[0])", made.agent_id):
+            if not died(who, at, "fleet.stop_agent(given[0])", made.agent_id):
                 break
             agree(opened)
             asked = any(
@@ -64,12 +69,12 @@ def test_wherever_a_stop_dies_the_agent_lives_and_may_be_stopped_or_has_ended(
 
 
 @pytest.mark.timeout(240)
-def test_wherever_a_halt_dies_another_one_ends_all(home: Path, tmp_path: Path) -> None:
+def test_wherever_a_halt_dies_another_one_ends_all(home: Path, tmp_path: Path, who: Dying) -> None:
     with fleet(home) as opened:
         task = new_task(opened, tmp_path, max_agents=MANY)
         for at in range(0, MANY, 4):
             made = [sleeper(opened, task, "one"), sleeper(opened, task, "two")]
-            if not died(at, home, "fleet.halt()"):
+            if not died(who, at, "fleet.halt()"):
                 break
             agree(opened)
             opened.halt()
@@ -89,12 +94,14 @@ def with_a_ghost_and_a_stray(opened: Headcount, task: str) -> tuple[Deployed, De
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_wherever_a_repair_dies_the_next_one_does_the_rest(part: int, home: Path, tmp_path: Path) -> None:
+def test_wherever_a_repair_dies_the_next_one_does_the_rest(
+    part: int, home: Path, tmp_path: Path, who: Dying
+) -> None:
     with fleet(home) as opened:
         task = new_task(opened, tmp_path, max_agents=MANY)
         for at in range(part, MANY, PARTS):
             ghost, well = with_a_ghost_and_a_stray(opened, task)
-            if not died(at, home, "fleet.validate_and_repair_registry(dry_run=False)"):
+            if not died(who, at, "fleet.validate_and_repair_registry(dry_run=False)"):
                 break
             agree(opened)
             assert opened.get_agent(ghost.agent_id).state == "lost"
@@ -105,14 +112,14 @@ def test_wherever_a_repair_dies_the_next_one_does_the_rest(part: int, home: Path
 
 
 @pytest.mark.timeout(240)
-def test_wherever_a_collection_dies_the_next_one_finishes_it(home: Path, tmp_path: Path) -> None:
+def test_wherever_a_collection_dies_the_next_one_finishes_it(home: Path, tmp_path: Path, who: Dying) -> None:
     with fleet(home) as opened:
         task = new_task(opened, tmp_path, max_agents=MANY)
         stays = sleeper(opened, task, "stays")
         for at in range(0, MANY, 2):
             goes = opened.deploy(task, role="goes", harness="command", command=["true"])
             opened.wait_for_agents([goes.agent_id])
-            if not died(at, home, "fleet.gc(dry_run=False, older_than=0.0)"):
+            if not died(who, at, "fleet.gc(dry_run=False, older_than=0.0)"):
                 break
             opened.gc(dry_run=False, older_than=0.0)
             assert [each.agent_id for each in opened.list_agents(all=True).agents] == [stays.agent_id], at

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from headcount import Headcount
 from headcount.services.answers import WorktreeFacts
-from tests.support.dying import die_at
+from tests.support.dying import Dying, dying
 from tests.support.fleets import alive, fleet, new_task
 from tests.support.repositories import branches, contents, git, repository, worktrees
 from tests.support.waiting import until
@@ -24,7 +23,7 @@ REMOVE = "fleet.remove_worktree(given[0], snapshot=True)"
 UNDO = "fleet.undo_worktree(given[0])"
 PARTS = 4
 EVERY = 3
-"""Of a removal and an undo every third boundary: each has hundreds, and a second goes by at each."""
+"""Of a removal and an undo every third boundary: each has hundreds."""
 
 
 @pytest.fixture
@@ -32,11 +31,10 @@ def project(tmp_path: Path) -> Path:
     return repository(tmp_path / "p")
 
 
-def boundaries(home: Path, code: str, given: str) -> int:
-    """Return how many boundaries the whole of it has."""
-    done = die_at(-1, home, code, given)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+@pytest.fixture
+def who(home: Path) -> Iterator[Dying]:
+    with dying(home) as found:
+        yield found
 
 
 def settled(opened: Headcount) -> None:
@@ -45,7 +43,8 @@ def settled(opened: Headcount) -> None:
     def is_settled() -> bool:
         opened.validate_and_repair_registry(dry_run=False)
         waiting = any(agent.state == "reserved" for agent in opened.list_agents().agents)
-        return opened.registry_health_check().healthy and not waiting
+        at_work = any(tree.state in {"making", "removing"} for tree in opened.list_worktrees().worktrees)
+        return opened.registry_health_check().healthy and not waiting and not at_work
 
     until(is_settled, what="a settled registry")
 
@@ -67,19 +66,17 @@ def agree(opened: Headcount, project: Path) -> list[WorktreeFacts]:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_deployer_that_died_leaves_a_worktree_with_an_agent_or_none(
-    part: int, home: Path, project: Path
+    part: int, home: Path, project: Path, who: Dying
 ) -> None:
     with fleet(home) as opened:
         task = opened.create_task(
             "t", project=project, setup=["/bin/sh", "-c", "echo > made; sleep 0.05"]
         ).task_id
-        total = boundaries(home, DEPLOY, task)
+        total = who.boundaries(DEPLOY, task)
         assert total > 60
         for at in range(part, total, PARTS):
-            died = die_at(at, home, DEPLOY, task)
-            if died.returncode == 0:  # a later deploy finds more in place, and so has fewer boundaries
+            if not who.died(at, DEPLOY, task):  # a later deploy finds more in place: it has fewer boundaries
                 break
-            assert died.returncode == -signal.SIGKILL, (at, died.stdout, died.stderr)
             settled(opened)
             live = {each.agent_id for each in opened.list_agents().agents}
             assert {each.agent_id for each in agree(opened, project)} == live, at
@@ -111,23 +108,23 @@ def all_of_it(path: str) -> tuple[dict[str, str], str, str]:
 
 
 def each_boundary(
-    home: Path, part: int, code: str, agent: str, total: int, check: Callable[[int], None]
+    who: Dying, part: int, code: str, agent: str, total: int, check: Callable[[int], None]
 ) -> None:
     for at in range(part * EVERY, total, PARTS * EVERY):
-        died = die_at(at, home, code, agent)
-        if died.returncode == 0:
+        if not who.died(at, code, agent):
             break
-        assert died.returncode == -signal.SIGKILL, (at, died.stdout, died.stderr)
         check(at)
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_nothing_is_lost_with_who_removes_a_worktree(part: int, home: Path, project: Path) -> None:
+def test_nothing_is_lost_with_who_removes_a_worktree(
+    part: int, home: Path, project: Path, who: Dying
+) -> None:
     with fleet(home) as opened:
         agent, path = with_work(opened, project)
         before = all_of_it(path)
-        total = boundaries(home, REMOVE, agent)
+        total = who.boundaries(REMOVE, agent)
         opened.undo_worktree(agent)
 
         def check(at: int) -> None:
@@ -137,17 +134,19 @@ def test_nothing_is_lost_with_who_removes_a_worktree(part: int, home: Path, proj
                 opened.undo_worktree(agent)
             assert all_of_it(path) == before, at
 
-        each_boundary(home, part, REMOVE, agent, total, check)
+        each_boundary(who, part, REMOVE, agent, total, check)
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_nothing_is_lost_with_who_brings_a_worktree_back(part: int, home: Path, project: Path) -> None:
+def test_nothing_is_lost_with_who_brings_a_worktree_back(
+    part: int, home: Path, project: Path, who: Dying
+) -> None:
     with fleet(home) as opened:
         agent, path = with_work(opened, project)
         before = all_of_it(path)
         opened.remove_worktree(agent, snapshot=True)
-        total = boundaries(home, UNDO, agent)
+        total = who.boundaries(UNDO, agent)
         opened.remove_worktree(agent, snapshot=True)
 
         def check(at: int) -> None:
@@ -157,4 +156,4 @@ def test_nothing_is_lost_with_who_brings_a_worktree_back(part: int, home: Path, 
             assert all_of_it(path) == before, at
             opened.remove_worktree(agent, snapshot=True)
 
-        each_boundary(home, part, UNDO, agent, total, check)
+        each_boundary(who, part, UNDO, agent, total, check)
