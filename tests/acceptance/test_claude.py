@@ -64,6 +64,7 @@ def ended(door: Bridge, agent_id: str) -> Mapping[str, Any]:
 def test_claude_works_for_a_task_and_everything_about_it_is_known(
     home: Path, door: Bridge, project: Path, model_server: ModelServer
 ) -> None:
+    (home / "settings.toml").write_text("rights_shrink = false\n")  # a script is held to nothing
     steps: list[Step] = [
         ours("update_agent_progress", status="working", message="reading", progress=40),
         ours("report_agent_finding", finding_type="issue", severity="high", message="no mail is read"),

@@ -73,3 +73,26 @@ def test_an_agent_does_not_deploy_for_another_task(lead: Shell, tmp_path: Path) 
     assert (ran.code, ran.error["code"], ran.error["value"]) == (3, "parent_foreign", lead.agent_id), ran
     assert answer("status", other)["refusals"] == {"parent_foreign": 1}
     assert [each["role"] for each in answer("ps")["agents"]] == ["lead"]
+
+
+def test_no_agent_gets_by_a_child_what_it_may_not_do_itself(lead: Shell, tmp_path: Path) -> None:
+    """`lead` is a command, which nothing holds to anything; what it deploys is held to the default, edit."""
+    said = tmp_path / "said"
+    asked = {
+        "unheld": "--harness command",
+        "bypass": "--harness acp --permissions bypass",
+        "allowed": "--harness acp --allow-tool edit",
+        "same": "--harness acp",
+        "less": "--harness acp --permissions read --deny-tool shell",
+    }
+    tries = (
+        f"headcount spawn {role} {how} --prompt {role} -- sleep 600; echo $?" for role, how in asked.items()
+    )
+    script = f"( {'; '.join(tries)} ) >{said}.part 2>&1; mv {said}.part {said}; exec sleep 600"
+    spawned = lead.headcount("spawn", "held", "--harness", "acp", "--prompt", "x", "--", "sh", "-c", script)
+    assert spawned.code == 0, spawned
+    until(said.exists, what="what became of its tries")
+    codes = [int(line) for line in said.read_text().split("\n") if line.isdigit()]
+    assert codes == [3, 3, 3, 0, 0], said.read_text()
+    refused = [each["reason"] for each in answer("events")["events"] if each["kind"] == "refused"]
+    assert refused == ["reach"] * 3

@@ -75,6 +75,14 @@ BREAKS = (
         "or rules[parent.role]:",
         "TestTree::test_spawn_rules_bind_the_roles_they_name",
     ),
+    Break(
+        "reach",
+        "a child may do what its parent may not",
+        "domain/admission.py",
+        "beyond = None if most is None else asked.reach.beyond(most)",
+        "beyond = None",
+        ("tests/acceptance/test_inside.py::test_no_agent_gets_by_a_child_what_it_may_not_do_itself",),
+    ),
     limit(
         "duplicate role",
         "if facts.role_holders and not asked.allow_duplicate_role:",

@@ -12,6 +12,7 @@ from headcount.domain.admission import AdmissionFacts, Application, Machine, che
 from headcount.domain.errors import NotFound, Refused
 from headcount.domain.lifecycle import State
 from headcount.domain.model import Limits, Process, Run, RunKey, Task, TaskContext, TaskState
+from headcount.domain.options import Permissions, Reach
 
 TASK = Task(
     task_id="task-0000000000000000",
@@ -70,6 +71,9 @@ REFUSALS: dict[str, dict[str, object]] = {
     "parent_ended": {"facts": replace(FACTS, parent=replace(PARENT, state=State.LOST))},
     "max_depth": {"facts": replace(FACTS, parent=replace(PARENT, depth=2))},
     "spawn_rule": {"asked": replace(ASKED, role="reviewer")},
+    "reach": {
+        "asked": replace(ASKED, reach=Reach(Permissions.BYPASS), callers_reach=Reach(Permissions.EDIT))
+    },
     "duplicate_role": {"facts": replace(FACTS, role_holders=("a",))},
     "same_work": {"facts": replace(FACTS, work_holders=("a",))},
     "max_agents": {"facts": replace(FACTS, agents_of_task=5)},
@@ -126,3 +130,38 @@ def test_width_is_admitted_exactly_below_the_limits(live: int, agents: int, mach
         assert not allowed
     else:
         assert allowed
+
+
+LEVELS = st.sampled_from(Permissions)
+RULES = st.lists(st.sampled_from(["shell", "edit", "web"]), unique=True).map(tuple)
+REACHES = st.builds(Reach, LEVELS, RULES, RULES)
+
+
+@given(one=REACHES, two=REACHES, three=REACHES)
+def test_down_a_tree_nobody_reaches_further(one: Reach, two: Reach, three: Reach) -> None:
+    assert one.beyond(one) is None
+    if two.beyond(one) is None and three.beyond(two) is None and two.permissions is not Permissions.BYPASS:
+        assert three.beyond(one) is None
+
+
+@pytest.mark.parametrize(
+    ("child", "parent", "named"),
+    [
+        (Reach(Permissions.EDIT), Reach(Permissions.READ), "permissions edit"),
+        (Reach(Permissions.BYPASS), Reach(Permissions.ASK), "permissions bypass"),
+        (Reach(Permissions.EDIT, ("shell",)), Reach(Permissions.EDIT, ("edit",)), "shell"),
+        (Reach(Permissions.EDIT), Reach(Permissions.BYPASS, (), ("web",)), "web"),
+    ],
+)
+def test_what_goes_beyond_is_named(child: Reach, parent: Reach, named: str) -> None:
+    assert named in (child.beyond(parent) or "")
+
+
+def test_who_may_do_all_may_allow_all() -> None:
+    assert Reach(Permissions.EDIT, ("shell",)).beyond(Reach(Permissions.BYPASS)) is None
+    assert Reach(Permissions.ASK).beyond(Reach(Permissions.EDIT)) is None
+
+
+def test_that_rights_shrink_can_be_turned_off() -> None:
+    asked = replace(ASKED, reach=Reach(Permissions.BYPASS), callers_reach=Reach(Permissions.READ))
+    assert check(asked, FACTS, MACHINE, replace(LIMITS, rights_shrink=False)) == (TASK, 2)

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from headcount.domain.errors import NotFound, Refused
 from headcount.domain.model import Limits, Run, Task, TaskState
+from headcount.domain.options import Permissions, Reach
+
+NOTHING: Final = Reach(Permissions.READ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Application:
     allow_same_work: bool
     rate_limited: bool  # an agent's own children are, a person's deploys are not
     again: bool = False  # a further run of an agent, whose place in the tree was admitted before
+    reach: Reach = NOTHING
+    callers_reach: Reach | None = None  # None: a person asks, who may grant anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,7 @@ def _refusals(
     yield from _about_intent(machine, task)
     if not asked.again:
         yield from _about_parent(asked, facts, task)
+    yield from _about_reach(asked, limits)
     yield from _about_same(asked, facts)
     if not asked.again:
         yield from _about_life(facts, task)
@@ -155,6 +162,22 @@ def _about_rules(
         value=", ".join(allowed),
         hint=f"allowed: {', '.join(allowed)}" if allowed else "this role deploys nobody",
     )
+
+
+def _about_reach(asked: Application, limits: Limits) -> Iterator[Refused]:
+    """Rights only shrink down the tree: nobody gets by another agent what he may not do himself."""
+    most = asked.callers_reach if limits.rights_shrink else None
+    beyond = None if most is None else asked.reach.beyond(most)
+    if most is not None and beyond is not None:
+        yield Refused(
+            f"agent {asked.parent} cannot give a {asked.role} {beyond}",
+            code="reach",
+            limit="permissions",
+            value=most.permissions.value,
+            holders=[asked.parent or ""],
+            hint="ask for no more than you have, of a harness that is held to it ('headcount harness list'); "
+            "or report to your parent what is needed",
+        )
 
 
 def _about_same(asked: Application, facts: AdmissionFacts) -> Iterator[Refused]:

@@ -132,6 +132,7 @@ class Limits:
     max_depth: int = 5
     spawn_rate: int = 10
     spawn_window: float = 10.0  # seconds; an agent may deploy `spawn_rate` children in any such span
+    rights_shrink: bool = True  # what an agent deploys gets no further than it does itself
     min_disk_mb: int = 100
     min_memory_mb: int = 256
     prompt_max_bytes: int = 1_000_000

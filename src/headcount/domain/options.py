@@ -92,6 +92,35 @@ class Options:
         return {name: value for name, value in facts.items() if value != plain[name]}
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far an agent gets. `permissions` is bypass where its program cannot be held to less."""
+
+    permissions: Permissions
+    allowed_tools: tuple[str, ...] = ()
+    denied_tools: tuple[str, ...] = ()
+
+    def beyond(self, other: Reach) -> str | None:
+        """Return in which words this goes further than `other`; None if it does not.
+
+        Rules about tools are compared as they are written: that one covers another is not looked into.
+        """
+        if _RANKS[self.permissions] > _RANKS[other.permissions]:
+            return f"permissions {self.permissions}, its own are {other.permissions}"
+        more = [each for each in self.allowed_tools if each not in other.allowed_tools]
+        if more and other.permissions is not Permissions.BYPASS:
+            return f"the tools {', '.join(more)}, which it is not allowed itself"
+        if less := [each for each in other.denied_tools if each not in self.denied_tools]:
+            return f"the tools {', '.join(less)}, which it is denied itself"
+        return None
+
+
+_RANKS: Final[Mapping[Permissions, int]] = {
+    Permissions.READ: 0,
+    Permissions.EDIT: 1,
+    Permissions.ASK: 1,  # what goes beyond edit is a person's word each time
+    Permissions.BYPASS: 2,
+}
 _NEEDS: Final[Mapping[str, Ability]] = {
     "model": Ability.MODEL,
     "effort": Ability.EFFORT,

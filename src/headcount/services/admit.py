@@ -13,7 +13,7 @@ from headcount.domain.errors import HeadcountError, NotFound, Refused
 from headcount.domain.ids import new_id, session_id
 from headcount.domain.lifecycle import Outcome, State
 from headcount.domain.model import Agent, AgentMessage, Form, Isolation, LiveRun, Run, RunKey, Task, Way, Why
-from headcount.domain.options import parse_options
+from headcount.domain.options import Options, Permissions, Reach, parse_options
 from headcount.domain.worktrees import Checkout
 from headcount.harnesses.abilities import names_session
 from headcount.harnesses.base import Session
@@ -193,6 +193,8 @@ def _admit(
         allow_duplicate_role=request.allow_duplicate_role,
         allow_same_work=request.allow_same_work,
         rate_limited=own is not None,
+        reach=_reach(context, request.harness, request.options),
+        callers_reach=_reach_of(context, own),
     )
     facts = _facts(context, tx, asked, work_hash(request.prompt))
     task, depth = check(asked, facts, _machine(context), context.settings.limits)
@@ -200,6 +202,16 @@ def _admit(
         raise _WantsWorktree
     grant = Grant(task, parent, depth, where(context, tx, request, task), checkout)
     return _add(context, tx, _new_agent(context, request, grant), sought, parent)
+
+
+def _reach_of(context: Context, caller: Run | None) -> Reach | None:
+    return None if caller is None else _reach(context, caller.harness, parse_options(caller.options))
+
+
+def _reach(context: Context, harness: str, options: Options) -> Reach:
+    held = context.harness(harness).permissions
+    permissions = options.permissions if held else Permissions.BYPASS
+    return Reach(permissions, options.allowed_tools, options.denied_tools)
 
 
 def _facts(context: Context, tx: Tx, asked: Application, work: str | None) -> AdmissionFacts:
@@ -369,6 +381,8 @@ def _admit_again(context: Context, tx: Tx, agent: Agent, again: Again, sought: S
         allow_same_work=not last.takes_work,
         rate_limited=own is not None,
         again=True,
+        reach=_reach(context, agent.harness, parse_options(agent.options)),
+        callers_reach=_reach_of(context, own),
     )
     facts = _facts(context, tx, asked, agent.work_hash)
     task, _ = check(asked, facts, _machine(context), context.settings.limits)
