@@ -53,10 +53,10 @@ def says(tmp_path: Path, *lines: object, times: int = 1) -> dict[str, str]:
     return {**os.environ, "PATH": path, "ANTHROPIC_API_KEY": "none"}
 
 
-def run(opened: Headcount, tmp_path: Path, env: dict[str, str]) -> str:
+def run(opened: Headcount, tmp_path: Path, env: dict[str, str], model: str | None = None) -> str:
     task = new_task(opened, tmp_path)
     acting = opened.acting_as(Caller(cwd=str(tmp_path), env=env))
-    agent = acting.deploy(task, role="builder", prompt="go")
+    agent = acting.deploy(task, role="builder", prompt="go", model=model)
     assert opened.wait_for_agents([agent.agent_id], timeout=20).done
     return agent.agent_id
 
@@ -84,6 +84,19 @@ def test_the_users_prices_count_where_the_program_tells_no_cost(
     used = opened.get_task_status(whole.task_id).used
     assert used.cost_usd == made["cost_usd"] == pytest.approx((10 * 3 + 4 * 15) / 1e6)
     assert (used.runs, used.unaccounted, used.output, used.cost_unknown) == (1, 0, 4, 0)
+
+
+def test_the_price_of_a_model_that_is_not_named_is_that_of_the_one_asked_for(
+    home: Path, opened: Headcount, tmp_path: Path
+) -> None:
+    (home / "prices.toml").write_text('["big-*"]\ninput = 3.0\noutput = 15.0\n')
+    unnamed = {name: value for name, value in SESSION.items() if name != "model"}
+    account = (
+        opened.get_agent(run(opened, tmp_path, says(tmp_path, unnamed, RESULT), "big-3")).runs[0].account
+    )
+    assert account is not None
+    assert (account["model"], account["cost_from"]) == (None, "prices")
+    assert account["cost_usd"] == pytest.approx((10 * 3.0 + 4 * 15.0) / 1_000_000)
 
 
 def test_an_unknown_cost_is_counted_and_not_taken_for_0(opened: Headcount, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def make(context: Context, key: RunKey) -> Mapping[str, Any] | None:
         run = tx.runs.get(key.agent_id, key.n)
     if run is None or run.live or run.account is not None:
         return run.account if run else None
-    made = _priced(context, _account(context, run))
+    made = _priced(context, run, _account(context, run))
     facts = asdict(made)
     with context.registry.write("account") as tx:
         tx.runs.set_account(key, facts, session_id=made.session_id)
@@ -127,10 +127,13 @@ def _before(context: Context, run: Run) -> Mapping[str, float] | None:
 # ---------------------------------------------------------------- what it cost
 
 
-def _priced(context: Context, made: Account) -> Account:
-    if made.cost_usd is not None or made.model is None:
+def _priced(context: Context, run: Run, made: Account) -> Account:
+    """Return it with its cost by the user's prices, where the program tells none: those of the model that was
+    really used, or of the one that was asked for where the program names none."""
+    model = made.model or run.options.get("model")
+    if made.cost_usd is not None or not isinstance(model, str):
         return made
-    dollars = cost(prices(context), made.model, input=made.input, output=made.output, cached=made.cached)
+    dollars = cost(prices(context), model, input=made.input, output=made.output, cached=made.cached)
     return made if dollars is None else replace(made, cost_usd=dollars, cost_from="prices")
 
 
