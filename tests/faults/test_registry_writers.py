@@ -15,7 +15,7 @@ import pytest
 from headcount.config import Home
 from headcount.domain.errors import Infrastructure, RegistryBusy
 from headcount.store.lock import WritersLock
-from tests.support.forks import child, end
+from tests.support.forks import child, end, together
 from tests.support.registries import new_run, registry, with_task
 from tests.support.waiting import until
 
@@ -260,6 +260,32 @@ def test_threads_have_connections_of_their_own_and_leave_none(home: Path) -> Non
     assert descriptors() <= most
     opened.close()
     assert descriptors() < most
+
+
+def test_no_connection_is_closed_under_a_thread_that_has_just_begun(home: Path) -> None:
+    """A thread may get the number of one that is over, whose connection others are about to close. It has a
+    process of its own, for it would be SQLite that falls."""
+    with_task(home).close()
+
+    def crowd(_: int) -> list[str]:
+        opened, failed = registry(home), list[str]()
+
+        def work(index: int) -> None:
+            try:
+                with opened.read() if index % 3 else opened.write("thread") as tx:
+                    tx.events.last()
+            except Exception as error:  # noqa: BLE001  # the test is told
+                failed.append(repr(error))
+
+        for _ in range(40):
+            threads = [threading.Thread(target=work, args=(index,)) for index in range(24)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        return failed
+
+    assert together(1, crowd) == [[]]
 
 
 def test_it_can_be_used_again_after_it_was_closed(home: Path) -> None:

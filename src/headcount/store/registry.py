@@ -96,7 +96,8 @@ class Registry:
 
     def _start_process(self) -> None:
         self._pid = os.getpid()
-        self._handles: dict[int, Handle] = {}  # by thread
+        # By the thread itself, not by its number, which the next one may get while this one's is closed.
+        self._handles: dict[threading.Thread, Handle] = {}
         self._watcher: Handle | None = None
         self._watched = 0
         self._mutex = threading.Lock()
@@ -221,7 +222,7 @@ class Registry:
     def _handle(self, *, locked: bool) -> Handle:
         """Return this thread's connection to the file that stands there now."""
         self._notice_fork()
-        thread = threading.get_ident()
+        thread = threading.current_thread()
         handle = self._handles.get(thread)
         if handle is None or not handle.is_of(self._path):
             self._close_stale(thread)
@@ -317,16 +318,16 @@ class Registry:
 
     def _refuse_nesting(self) -> None:
         """A second transaction in the same thread would wait for the first until the deadline."""
-        handle = self._handles.get(threading.get_ident())
+        handle = self._handles.get(threading.current_thread())
         if handle is not None and handle.pid == os.getpid() and handle.connection.in_transaction:
             raise RuntimeError("this thread has a transaction open")
 
-    def _close_stale(self, thread: int) -> None:
+    def _close_stale(self, thread: threading.Thread) -> None:
         """Close this thread's old connection and those of threads that are over."""
         with self._mutex:
-            alive = {each.ident for each in threading.enumerate()} - {thread}
-            for ident in [each for each in self._handles if each not in alive]:
-                self._handles.pop(ident).close()
+            for each in list(self._handles):
+                if each is thread or not each.is_alive():
+                    self._handles.pop(each).close()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -356,7 +357,7 @@ class Registry:
     def _condemn(self, error: sqlite3.Error) -> HeadcountError:
         """Quarantine the file if a second look, under the lock, finds it damaged too."""
         with self._lock.hold("quarantine"), self._files():
-            self._close_stale(threading.get_ident())
+            self._close_stale(threading.current_thread())
             if standing := self._cell.standing():
                 return standing.error()
             if _is_damaged(self._path, wait=self._wait):
