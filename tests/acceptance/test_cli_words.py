@@ -101,6 +101,7 @@ def test_version_names_what_it_stands_on() -> None:
     assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
     assert facts["sqlite"].startswith("3.")
     assert headcount("version").out.startswith("headcount  0.1.0\n")
+    assert headcount("--version").out == headcount("version").out
 
 
 def test_version_without_tmux_says_so(tmp_path: Path) -> None:

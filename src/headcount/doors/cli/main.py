@@ -26,7 +26,7 @@ def _dispatched(argv: list[str]) -> int:
         return _say(overview())
     from headcount.doors.cli import edge
 
-    return edge.run(argv)
+    return edge.run(["version"] if argv == ["--version"] else argv)
 
 
 def _say(text: str) -> int:
