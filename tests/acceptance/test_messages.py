@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from headcount import Headcount
 from headcount.domain.errors import InvalidInput, NotAllowed, Refused
+from headcount.services import messages
 from headcount.services.answers import MessageFacts
 from tests.support import daemons
 from tests.support.fleets import fleet, new_task, sleeper
@@ -78,6 +81,22 @@ def test_another_live_agent_is_told_with_the_answer_to_its_next_report(opened: H
     assert (told.text, told.sender) == ("mind the tabs", None)
     assert acting.report_agent_finding("bug", "here").messages == ()
     assert (only(opened, agent_id).state, only(opened, agent_id).run) == ("delivered", 1)
+
+
+def test_what_is_on_its_way_into_the_work_does_not_come_with_a_report_too(
+    opened: Headcount, task: str
+) -> None:
+    agent_id = script(opened, task, steer=True)
+    pid = opened.get_agent(agent_id).pid
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
+    sent = opened.send_message(agent_id, "mind the tabs")
+    assert (sent.state, sent.way, sent.run) == ("queued", "steer", 1)
+    assert as_agent(opened, agent_id).update_agent_progress("working", "half").messages == ()
+    os.kill(pid, signal.SIGCONT)
+    until(lambda: "mind the tabs" in opened.get_agent_output(agent_id).text, what="it is told")
+    messages.collect(opened.context, agent_id)  # as the daemon does
+    assert (only(opened, agent_id).state, only(opened, agent_id).way) == ("delivered", "steer")
 
 
 def test_a_report_whose_answer_was_lost_is_answered_with_the_same_messages(
