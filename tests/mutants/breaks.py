@@ -17,6 +17,7 @@ OUTPUT = "tests/contract/test_placement_output.py"
 PLACEMENT = "tests/contract/test_placement.py"
 RUNNER = "tests/faults/test_runner.py"
 MESSAGES = "tests/acceptance/test_messages.py"
+MESSAGES = "tests/acceptance/test_messages.py"
 REPEATED = "tests/faults/test_repeated_calls.py"
 
 
@@ -370,10 +371,7 @@ BREAKS = (
         "services/messages.py",
         "        if each.run is not None:\n            continue",
         "        if False:\n            continue",
-        (
-            "tests/acceptance/test_messages.py"
-            "::test_what_is_on_its_way_into_the_work_does_not_come_with_a_report_too",
-        ),
+        (f"{MESSAGES}::test_what_is_on_its_way_into_the_work_does_not_come_with_a_report_too",),
     ),
     Break(
         "I7",
