@@ -367,6 +367,7 @@ class Order:
     reserved_at: float
     renders: bool = False  # the harness's stream needs rendering for people
     rows: Mapping[str, object] = field(default_factory=dict)  # task and agent, to rebuild a registry from
+    interrupts: bool = False  # a stop begins with SIGINT to the agent itself, so that it says its last words
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,12 +42,13 @@ class Spec:
 @dataclass(frozen=True, slots=True)
 class Launch:
     """How to start it. `files` are written into the run directory (0600) before the start, by relative paths,
-    which may have folders (0700)."""
+    which may have folders (0700). `interrupts`: a stop begins with SIGINT, on which it says what it used."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     stdin: bytes | None = None
+    interrupts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

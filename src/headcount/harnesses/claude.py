@@ -148,6 +148,7 @@ class Claude:
             env=_env(spec),
             files=_files(spec),
             stdin=spec.prompt.encode(),
+            interrupts=True,  # on TERM it writes no result, and nobody knows what it cost
         )
         return driven.launch(spec, protocol="claude", direct=direct) if is_driven else direct
 

@@ -48,6 +48,7 @@ def launch(spec: Spec, *, protocol: str, direct: Launch, **more: object) -> Laun
         env=direct.env,
         files={**direct.files, ORDER_FILE: json.dumps(order, indent=1).encode()},
         stdin=spec.prompt.encode(),
+        interrupts=True,  # TERM would reach the program too, before its turn is cancelled over the protocol
     )
 
 

@@ -72,7 +72,8 @@ class Placement(Protocol):
         ...
 
     def signal_stop(self, key: RunKey, path: str, *, grace: float) -> bool:
-        """Ask the runner to end its tree: TERM, `grace` seconds, KILL (0: KILL at once).
+        """Ask the runner to end its tree: TERM, `grace` seconds, KILL (0: KILL at once). An agent whose order
+        says so gets a SIGINT first, and the TERM after half of the grace, at most 2 s.
 
         The request is durable before it is sent. Returns whether a runner took it.
         """

@@ -189,6 +189,8 @@ class LocalPlacement:
         fields += [(b"cgroup", os.fsencode(base)) for base in self._cgroups]
         if os.path.exists(f"{path}/prompt"):
             fields.append((b"prompt", b""))
+        if order.interrupts:
+            fields.append((b"interrupt", b""))
         fields += [
             (b"cwd", os.fsencode(order.cwd)),
             (b"grace_ms", b"%d" % round(order.grace * 1000)),

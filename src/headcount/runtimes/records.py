@@ -100,6 +100,7 @@ def order_object(order: Order) -> dict[str, Any]:
         "argv": list(order.argv),
         "stdin": order.stdin is not None,
         "files": sorted(order.files),
+        "interrupts": order.interrupts,
     }
 
 
@@ -175,5 +176,6 @@ def _order(found: Mapping[str, Any]) -> Order:
         stdin=None,
         files={},
         deployer=_process(found["deployer"]),
+        interrupts=bool(found.get("interrupts", False)),
         **{name: found[name] for name in _PLAIN},
     )

@@ -39,6 +39,7 @@ KILL_BOUND = 5.0  # seconds after which what SIGKILL does not end (a sick disk, 
 DRAIN_BOUND = 1.0  # seconds of reading what a spared process still writes
 ORDER_BOUND = 30  # seconds for the whole order to arrive
 GRACE_MAX = 86_400.0  # seconds; a wait of the system's that is much longer cannot be asked for
+INTERRUPT_MAX = 2.0  # seconds, and at most half of the grace, between an interrupt and TERM
 STOP_POLL = 5.0  # seconds between looks for a stop file whose writer died before it told us
 SWEEP_POLL = 0.05  # seconds between sweeps where orphans are not handed to us
 STRIKE_POLL = 0.005  # seconds between rounds of killing, at most
@@ -74,6 +75,7 @@ class Run:
         self.cpu = 0.0
         self.phase = RUNNING
         self.deadline = 0.0
+        self.term_at: float | None = None  # when one that was interrupted is asked to end by TERM
         self.leader_seen = False  # its end has been acted on
         self.grace: float | None = None  # of a stop that was asked for and not yet acted on
         self.stopped = False
@@ -200,7 +202,8 @@ class Run:
     def _timeout(self) -> float:
         if self.phase == RUNNING:
             return STOP_POLL
-        left = max(self.deadline - time.monotonic(), 0.0) + 0.001
+        until = self.deadline if self.term_at is None else min(self.deadline, self.term_at)
+        left = max(until - time.monotonic(), 0.0) + 0.001
         if self.phase == KILLING:
             return min(left, STRIKE_POLL if self.proc else SWEEP_POLL)
         return left if self.adopts else min(left, SWEEP_POLL)
@@ -240,21 +243,32 @@ class Run:
         else:
             return
         self.phase, self.deadline = ENDING, now + grace
-        if grace > 0:
+        if self.stopped and grace > 0 and b"interrupt" in self.order.one:
+            self.term_at = now + interrupt_part(grace)
+            self.tree.interrupt()
+        elif grace > 0:
             self.tree.terminate()
 
     def _step_ending(self, now: float) -> None:
-        if self.grace is not None:
-            self.deadline = min(self.deadline, now + self.grace)  # a second request may be shorter
+        if self.grace is not None:  # a second request may be shorter
+            self.deadline = min(self.deadline, now + self.grace)
+            if self.term_at is not None:
+                self.term_at = min(self.term_at, now + interrupt_part(self.grace))
             self.grace = None
         if self.status is not None and not self.leader_seen:
             self.leader_seen = True
             self.deadline = min(self.deadline, now + LEFTOVER_GRACE)
-            self.tree.terminate()  # what was started since the first round
+            self._terminate()  # what was started since the first round
+        elif self.term_at is not None and now >= self.term_at:
+            self._terminate()
         if self.status is not None and not self.tree.living():
             self.phase = OVER
         elif now >= self.deadline:
             self.phase, self.deadline = KILLING, now + KILL_BOUND
+
+    def _terminate(self) -> None:
+        self.term_at = None
+        self.tree.terminate()
 
     def _step_killing(self, now: float) -> None:
         left = self.tree.living()
@@ -354,6 +368,11 @@ def stop_grace(line: bytes) -> float | None:
     if len(words) != 2 or words[0] != b"stop" or not words[1].isdigit():
         return None
     return GRACE_MAX if len(words[1]) > 9 else min(int(words[1]) / 1000, GRACE_MAX)
+
+
+def interrupt_part(grace: float) -> float:
+    """Return how much of a grace an interrupted agent has for its last words, before TERM."""
+    return min(INTERRUPT_MAX, grace / 2)
 
 
 def stop_file() -> bytes | None:

@@ -55,6 +55,11 @@ class Tree:
                 pass  # a kernel without /proc/PID/task/TID/children
         return self._sweep(spared)
 
+    def interrupt(self) -> None:
+        """Ask the agent itself, which nobody has waited for yet, to break off as its user would."""
+        send(self.agent, _signal.SIGINT)
+        send(self.agent, _signal.SIGCONT)
+
     def terminate(self) -> None:
         """Ask all of it to end; one that is stopped cannot act on it before it goes on."""
         for pid in self.living():

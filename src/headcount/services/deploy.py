@@ -270,6 +270,7 @@ def _order(job: Job, launch: Launch, cwd: str) -> Order:
         reserved_at=new.reserved_at,
         renders=job.harness.renders and new.form is Form.HEADLESS,
         rows=_rows(job.admitted),
+        interrupts=launch.interrupts,
     )
 
 

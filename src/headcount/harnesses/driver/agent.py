@@ -28,7 +28,7 @@ class Agent:
             os.environ,
             file_actions=[(os.POSIX_SPAWN_DUP2, theirs_in, 0), (os.POSIX_SPAWN_DUP2, theirs_out, 1)],
             setsigmask=[],
-            setsigdef=[signal.SIGPIPE, signal.SIGTERM],
+            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
         )
         os.close(theirs_in)
         os.close(theirs_out)

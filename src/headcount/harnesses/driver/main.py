@@ -50,9 +50,10 @@ class Driver:
         self.talk = talk
         self.agent = talk.agent
         self._told: float | None = None  # when we were told to end
-        signal.signal(signal.SIGTERM, self._on_term)
+        for number in (signal.SIGINT, signal.SIGTERM):  # with the first, our program has not been told yet
+            signal.signal(number, self._on_end)
 
-    def _on_term(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_end(self, _number: int, _frame: FrameType | None) -> None:
         if self._told is None:
             self._told = time.monotonic()
 
