@@ -8,7 +8,7 @@ TESTS ?= tests
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test test-harnesses test-harnesses-all lint format lock upgrade demo bench mutants clean
+.PHONY: help setup dev test test-harnesses test-harnesses-all lint format lock upgrade demo bench mutants soak clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: dev ## Measure, beside the raw limits of this machine
 
 mutants: dev ## Break each invariant and limit once; a test must notice
 	$(BIN)/python tests/mutants/run.py $(MUTANTS_ARGS)
+
+soak: dev ## Storms of 2,000 random operations on real processes, and random histories (SOAK_ARGS=...)
+	$(BIN)/python tests/soak/run.py --histories 5000 $(SOAK_ARGS)
 
 clean: ## Remove what make made
 	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
