@@ -5,6 +5,9 @@ ALTER TABLE agent ADD COLUMN policy TEXT NOT NULL DEFAULT '{}';         -- JSON:
 
 ALTER TABLE run ADD COLUMN postmortem TEXT;                             -- JSON: once it is made, after the end
 
+-- Runs that are over and whose post-mortem is still to be made.
+CREATE INDEX run_unexamined ON run (ended_at) WHERE NOT live AND postmortem IS NULL;
+
 -- What the watchdog sees on a run, from when it is seen until it is no longer so.
 CREATE TABLE flag (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -49,7 +52,7 @@ CREATE TABLE notice (
     UNIQUE (hook, event_id)
 ) STRICT;
 
-CREATE INDEX notice_queued ON notice (next_at) WHERE state = 'queued';
+CREATE INDEX notice_queued ON notice (hook, next_at) WHERE state = 'queued';
 
 -- Up to which event each hook has its notices.
 CREATE TABLE notice_cursor (
