@@ -228,6 +228,47 @@ class Headcount:
 
         return tasks.archive(self._context, task_id)
 
+    def pause_task(
+        self, task_id: str, *, stop: bool = False, reason: str = "", grace: float | None = None
+    ) -> answers.PausedTask:
+        """Let a task begin no run until `resume_task`: no deploy, no resume, nobody after a crash or for a
+        message, which wait. It holds against everybody, and over restarts of the daemon.
+
+        Live agents go on to their own end; with `stop` they are stopped, with `grace` as for `stop_agent`.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> paused = fleet.pause_task(task, stop=True, reason="lunch")
+        >>> paused.task.state, [each.outcome for each in paused.stopped]
+        ('paused', ['stopped'])
+
+        Raises:
+            NotFound: no such task.
+            Refused: it is closed.
+            NotAllowed: an agent asks.
+        """
+        from headcount.services import pause
+
+        return pause.pause(self._context, task_id, stops=stop, reason=reason, grace=grace)
+
+    def resume_task(self, task_id: str, *, agents: bool = False) -> answers.UnpausedTask:
+        """Let a paused task begin runs again. The answer names the agents that its pause stopped and that
+        have not gone on since, and which of them can; with `agents` those do, in further runs.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> _ = fleet.pause_task(task, stop=True)
+        >>> again = fleet.resume_task(task, agents=True)
+        >>> again.task.state, [each.state for each in again.agents]
+        ('open', ['cannot_resume'])
+
+        Raises:
+            NotFound: no such task.
+            Refused: it is closed.
+            NotAllowed: an agent asks.
+        """
+        from headcount.services import pause
+
+        return pause.unpause(self._context, task_id, agents=agents)
+
     # agents
 
     def deploy(

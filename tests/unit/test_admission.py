@@ -66,6 +66,7 @@ def test_what_nothing_forbids_is_admitted_one_below_its_parent() -> None:
 REFUSALS: dict[str, dict[str, object]] = {
     "halted": {"machine": replace(MACHINE, halted=True)},
     "task_not_open": {"facts": replace(FACTS, task=replace(TASK, state=TaskState.CLOSED))},
+    "task_paused": {"facts": replace(FACTS, task=replace(TASK, state=TaskState.PAUSED))},
     "parent_unknown": {"facts": replace(FACTS, parent=None)},
     "parent_foreign": {"facts": replace(FACTS, parent=replace(PARENT, task_id="task-1"))},
     "parent_ended": {"facts": replace(FACTS, parent=replace(PARENT, state=State.LOST))},

@@ -105,7 +105,15 @@ def _about_intent(machine: Machine, task: Task) -> Iterator[Refused]:
             limit="halt",
             hint="a person lifts it with 'headcount halt --release'",
         )
-    if task.state is not TaskState.OPEN:
+    if task.state is TaskState.PAUSED:
+        yield Refused(
+            f"task {task.task_id} is paused",
+            code="task_paused",
+            limit="task_state",
+            value=task.state.value,
+            hint=f"a person lets it go on with 'headcount task resume {task.task_id}'",
+        )
+    elif task.state is not TaskState.OPEN:
         yield Refused(
             f"task {task.task_id} is {task.state}",
             code="task_not_open",

@@ -342,6 +342,34 @@ class Halted:
 
 
 @dataclass(frozen=True, slots=True)
+class PausedTask:
+    """A task that begins no run until it is resumed; `live` agents of it go on to their own end."""
+
+    task: TaskFacts
+    live: tuple[str, ...]
+    stopped: tuple[Stopped, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PausedAgent:
+    """An agent that a pause stopped. `state`: can_resume, resumed (in `run`), cannot_resume (and `why`)."""
+
+    agent_id: str
+    role: str
+    state: str
+    run: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnpausedTask:
+    """A task that may begin runs again, and the agents that its pause stopped."""
+
+    task: TaskFacts
+    agents: tuple[PausedAgent, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MessageFacts:
     """A message for an agent. `way` is how it reached, or is to reach, the agent: steer (in its work), report
     (with the answer to its next report) or resume (in the prompt of a further run); None: it waits."""

@@ -30,6 +30,7 @@ POLL: Final = 0.02
 PASSING: Final = frozenset(
     {
         "halted",
+        "task_paused",
         "duplicate_role",
         "same_work",
         "max_live",

@@ -150,7 +150,7 @@ def halt(context: Context, *, reason: str) -> Halted:
             f"the registry could not be written ({error.message}); runs were killed by their directories"
         )
     killed |= _kill_marked(context)
-    ended = _end_unrecorded(context, killed.values()) if runs is None else _end_all(context, runs)
+    ended = _end_unrecorded(context, killed.values()) if runs is None else end_all(context, runs, grace=0.0)
     return Halted(True, ended, "; ".join(filter(None, notes)))
 
 
@@ -196,12 +196,12 @@ def _intend_all(context: Context, reason: str, killed: Iterable[RunKey]) -> list
     return [run for run in found if run is not None]
 
 
-def _end_all(context: Context, runs: Sequence[Run]) -> tuple[Stopped, ...]:
-    """End them side by side: each waits for its own runner."""
+def end_all(context: Context, runs: Sequence[Run], *, grace: float) -> tuple[Stopped, ...]:
+    """End runs whose stop is on record side by side: each waits for its own runner."""
     if not runs:
         return ()
     with ThreadPoolExecutor(max_workers=min(16, len(runs))) as pool:
-        return tuple(pool.map(lambda run: end(context, run, grace=0.0), runs))
+        return tuple(pool.map(lambda run: end(context, run, grace=grace), runs))
 
 
 def _end_unrecorded(context: Context, marked: Iterable[Seen]) -> tuple[Stopped, ...]:

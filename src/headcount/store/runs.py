@@ -143,6 +143,10 @@ class Runs:
         and were not stopped; an agent that has been resumed so as often as it may is left out."""
         return _runs(self._session.all("runs.crashed_since", since=moment, limit=limit))
 
+    def last_stopped_for(self, task_id: str, reason: str) -> list[Run]:
+        """Return the latest runs of those agents of a task whose latest run was stopped for this reason."""
+        return _runs(self._session.all("runs.last_stopped_for", task_id=task_id, reason=reason))
+
     def resumed_after_crash(self, agent_id: str) -> int:
         """Return how often an agent was resumed after a crash."""
         return self._session.number("runs.resumed_after_crash", agent_id=agent_id)

@@ -7,7 +7,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     # name: (the module of this package where the command bears its name, its short help)
     "Work": {
         "run": ("run", "Run a prompt with one or more agents and show the result."),
-        "task": ("task", "Create, list, show, close or archive tasks."),
+        "task": ("task", "Create, list, show, pause, close or archive tasks."),
         "deploy": ("deploy", "Deploy one agent for a task."),
         "resume": ("resume", "Let an agent that is over go on."),
         "takeover": ("takeover", "Go on with an agent's conversation yourself."),

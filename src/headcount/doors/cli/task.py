@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headcount.domain.errors import InvalidInput
+from headcount.domain.errors import EXIT_DONE, EXIT_FAILED, InvalidInput
 from headcount.doors.cli import fleet as fleets
-from headcount.doors.cli.arguments import text_of
+from headcount.doors.cli.arguments import Span, text_of
 from headcount.doors.cli.complete import complete_task
 from headcount.doors.cli.show import json_option, show
+from headcount.doors.cli.stop import line
 from headcount.doors.cli.text import harmless, paint, table
 
 if TYPE_CHECKING:
-    from headcount.services.answers import TaskFacts, TaskList
+    from headcount.services.answers import PausedTask, TaskFacts, TaskList, UnpausedTask
 
 _LIMIT = click.IntRange(min=1)
 
 
-@click.group(short_help="Create, list, show, close or archive tasks.")
+@click.group(short_help="Create, list, show, pause, close or archive tasks.")
 def task() -> None:
-    """Create, list, show, close or archive tasks.
+    """Create, list, show, pause, close or archive tasks.
 
     A task is a piece of work for one or more agents, over one project directory.
     """
@@ -187,6 +188,55 @@ def _facts(facts: TaskFacts) -> str:
     return "\n".join(
         [paint(harmless(facts.description), "bold"), *(f"{name:<11}{value}" for name, value in rows)]
     )
+
+
+@task.command(short_help="Let a task begin no run until it is resumed.")
+@click.argument("task_id", metavar="TASK", shell_complete=complete_task)
+@click.option("--stop", is_flag=True, help="Also stop its live agents.")
+@click.option("--grace", type=Span(), metavar="TIME", help="With --stop: time between TERM and KILL.")
+@click.option("--reason", metavar="TEXT", default="", help="For the record.")
+@json_option
+def pause(*, task_id: str, stop: bool, grace: float | None, reason: str, as_json: bool) -> int:
+    """Pause a task: until 'task resume' it begins no run, whoever asks.
+
+    Deploys and resumes are refused; messages and restarts wait. Live agents go on to their own end unless
+    --stop is given. Exit code 1: something of a stopped agent is left, and is listed.
+    """
+    with fleets.opened() as fleet:
+        found = fleet.pause_task(fleets.task_id(fleet, task_id), stop=stop, reason=reason, grace=grace)
+    show(found, as_json=as_json, text=lambda: _paused(found))
+    return EXIT_FAILED if any(each.survivors for each in found.stopped) else EXIT_DONE
+
+
+def _paused(found: PausedTask) -> str:
+    lines = [f"{found.task.task_id} is {found.task.state}", *map(line, found.stopped)]
+    if found.live:
+        lines.append(f"live, and going on to their own end: {', '.join(found.live)}")
+    return "\n".join(lines)
+
+
+@task.command(short_help="Let a paused task go on.")
+@click.argument("task_id", metavar="TASK", shell_complete=complete_task)
+@click.option("--agents", is_flag=True, help="Also let go on the agents that the pause stopped.")
+@json_option
+def resume(*, task_id: str, agents: bool, as_json: bool) -> int:
+    """Let a paused task begin runs again, and say which agents its pause stopped and can go on.
+
+    Exit code 1: with --agents, one of them could not go on.
+    """
+    with fleets.opened() as fleet:
+        found = fleet.resume_task(fleets.task_id(fleet, task_id), agents=agents)
+    show(found, as_json=as_json, text=lambda: _resumed(found))
+    return EXIT_FAILED if agents and any(each.why for each in found.agents) else EXIT_DONE
+
+
+def _resumed(found: UnpausedTask) -> str:
+    states = {"can_resume": "can go on: headcount resume", "cannot_resume": "cannot go on"}
+    lines = [f"{found.task.task_id} is {found.task.state}"]
+    for each in found.agents:
+        said = states.get(each.state, f"goes on in run {each.run}")
+        lines.append(f"{each.agent_id} {said}" + (f": {harmless(each.why)}" if each.why else ""))
+    return "\n".join(lines)
 
 
 @task.command(short_help="Close a task.")

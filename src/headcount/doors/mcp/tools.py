@@ -53,6 +53,7 @@ class Tool:
     repeats_well: bool = False  # a second call with the same arguments changes nothing more
     once: bool = False  # what a call changes is changed once, however often that call is sent
     slow: bool = False  # waits for a process: has its own threads
+    late: bool = False  # an agent has it after the end of its run too
 
     @property
     def name(self) -> str:
@@ -482,6 +483,30 @@ def stop_agent(
     return page(fleet.stop_agent(agent_id, reason=reason, grace=grace))
 
 
+def pause_task(
+    fleet: Headcount,
+    task_id: TaskId,
+    stop: Annotated[bool, Field(description="Also end its live agents")] = False,
+    reason: Annotated[str, Field(description="Why, for the record")] = "",
+    grace: Annotated[
+        float | None,
+        Field(ge=0, le=40, description="With stop: seconds between TERM and KILL. Default 10"),
+    ] = None,
+) -> Page:
+    """Let a task begin no run until resume_task: deploys, resumes and restarts are refused, messages wait.
+    Live agents go on to their end unless stop is true."""
+    return page(fleet.pause_task(task_id, stop=stop, reason=reason, grace=grace))
+
+
+def resume_task(
+    fleet: Headcount,
+    task_id: TaskId,
+    agents: Annotated[bool, Field(description="Also let go on those that its pause stopped")] = False,
+) -> Page:
+    """Let a paused task begin runs again; says which agents its pause stopped and which of them can go on."""
+    return page(fleet.resume_task(task_id, agents=agents))
+
+
 def read_events(
     fleet: Headcount,
     cursor: Cursor = 0,
@@ -556,8 +581,8 @@ def _own_id(fleet: Headcount) -> str:
 TOOLS: Final[tuple[Tool, ...]] = (
     Tool(create_task, answers.TaskFacts, "Create a task", PERSON, once=True),
     Tool(deploy_headless_agent, answers.Deployed, "Deploy an agent", PERSON, once=True, slow=True),
-    Tool(update_agent_progress, answers.Reported, "Report progress", AGENT, once=True),
-    Tool(report_agent_finding, answers.Reported, "Report a finding", AGENT, once=True),
+    Tool(update_agent_progress, answers.Reported, "Report progress", AGENT, once=True, late=True),
+    Tool(report_agent_finding, answers.Reported, "Report a finding", AGENT, once=True, late=True),
     Tool(spawn_child_agent, answers.Deployed, "Deploy a child agent", AGENT, once=True, slow=True),
     Tool(
         wait_for_agents,
@@ -591,6 +616,8 @@ TOOLS: Final[tuple[Tool, ...]] = (
     Tool(answer_approval, answers.Approved, "Allow or deny", BOTH, slow=True),
     Tool(list_tasks, answers.TaskList, "List tasks", PERSON, reads_only=True, repeats_well=True),
     Tool(read_events, answers.EventList, "Read the journal", PERSON, reads_only=True, repeats_well=True),
+    Tool(pause_task, answers.PausedTask, "Pause a task", PERSON, destroys=True, repeats_well=True, slow=True),
+    Tool(resume_task, answers.UnpausedTask, "Resume a task", PERSON, repeats_well=True, slow=True),
     Tool(stop_agent, answers.Stopped, "Stop an agent", PERSON, destroys=True, repeats_well=True, slow=True),
     Tool(
         registry_health_check,

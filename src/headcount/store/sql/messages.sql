@@ -15,9 +15,12 @@ SELECT * FROM message INDEXED BY message_queued
  ORDER BY id LIMIT :limit;
 
 -- name: waiting
--- The agents for which something waits that is to reach them by a resume or in their work.
+-- The agents for which something waits that is to reach them by a resume or in their work; no resume reaches
+-- an agent of a paused task.
 SELECT DISTINCT agent_id FROM message INDEXED BY message_queued
- WHERE state = 'queued' AND way IN ('resume', 'steer');
+ WHERE state = 'queued'
+   AND (way = 'steer' OR way = 'resume'
+        AND (SELECT state FROM task WHERE task.task_id = message.task_id) <> 'paused');
 
 -- name: of_agent
 -- The messages for an agent, the latest first, before a number.

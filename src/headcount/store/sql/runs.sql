@@ -134,15 +134,24 @@ SELECT run.*, agent.role, agent.harness, agent.options
  WHERE run.live AND agent.resume_on_crash > 0;
 
 -- name: crashed_since
--- The latest runs that ended since a moment, unasked, of agents that may still be resumed after a crash;
--- reads what ended since then.
+-- The latest runs that ended since a moment, unasked, of agents that may still be resumed after a crash and
+-- whose task is open; reads what ended since then.
 SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
   FROM run INDEXED BY run_over CROSS JOIN agent USING (agent_id)
  WHERE NOT run.live AND run.ended_at > :since AND run.stop_reason IS NULL AND agent.resume_on_crash > 0
+   AND (SELECT state FROM task WHERE task.task_id = agent.task_id) = 'open'
    AND run.n = (SELECT max(n) FROM run AS other WHERE other.agent_id = agent.agent_id)
    AND agent.resume_on_crash >
        (SELECT count(*) FROM run AS other WHERE other.agent_id = agent.agent_id AND other.why = 'crash')
  ORDER BY run.ended_at LIMIT :limit;
+
+-- name: last_stopped_for
+-- The agents of a task whose latest run was stopped for a reason, oldest agent first.
+SELECT run.*, agent.role, agent.parent_id, agent.depth, agent.harness, agent.options
+  FROM agent JOIN run USING (agent_id)
+ WHERE agent.task_id = :task_id AND NOT run.live AND run.stop_reason = :reason
+   AND run.n = (SELECT max(n) FROM run AS other WHERE other.agent_id = agent.agent_id)
+ ORDER BY agent.seq;
 
 -- name: resumed_after_crash
 -- How often an agent was resumed after a crash.
