@@ -14,7 +14,16 @@ import pytest
 from tests.support import leftovers
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-PROGRAMS = ("deploy_time", "deploy_crowd", "reading", "ending", "footprint", "harness_speed", "flood")
+PROGRAMS = (
+    "deploy_time",
+    "deploy_crowd",
+    "reading",
+    "ending",
+    "footprint",
+    "harness_speed",
+    "flood",
+    "thousand",
+)
 
 pytestmark = [
     pytest.mark.timeout(300),
