@@ -22,6 +22,7 @@ BOUNDED_SCANS = {
     "runs.page_live": "SCAN run USING INDEX run_live",
     "runs.holders": "SCAN run USING INDEX run_live",
     "runs.unaccounted": "SCAN run USING INDEX run_unaccounted",  # holds what is still to be done only
+    "postmortems.live_at": "SCAN run USING INDEX run_live",
     "tasks.page": "SEARCH",
     "events.prune": "SCAN event",  # the collector's; it deletes what it reads
     "runs.keys": "SCAN run USING COVERING INDEX",  # doctor's and the collector's, who compare all with all

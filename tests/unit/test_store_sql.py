@@ -36,7 +36,7 @@ def test_every_statement_says_what_it_guarantees() -> None:
 
 def test_every_statement_is_used_and_every_used_one_exists() -> None:
     code = "\n".join(path.read_text() for path in STORE.glob("*.py"))
-    parts = "tasks|runs|reports|findings|events|keys|calls|messages|worktrees"
+    parts = "|".join(path.stem for path in SQL.glob("*.sql"))
     used = set(re.findall(rf'"((?:{parts})\.\w+)"', code))
     used |= {f"runs.page_{what}{where}" for what in ("all", "live") for where in ("", "_of_task")}
     assert used == set(statements())

@@ -317,6 +317,7 @@ class ExitRecord:
     stderr_bytes: int
     stderr_cut: int
     survivors: tuple[int, ...] = ()
+    oom_kills: int | None = None  # processes that the kernel killed for want of memory; None: it cannot be told
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,7 @@ def _exit(found: Mapping[str, Any]) -> ExitRecord:
         stderr_bytes=int(found["stderr_bytes"]),
         stderr_cut=int(found["stderr_cut"]),
         survivors=tuple(map(int, found["survivors"])),
+        oom_kills=found.get("oom_kills"),
     )
 
 

@@ -332,6 +332,7 @@ class Run:
             "stderr_bytes": self.err.total,
             "stderr_cut": self.err.cut,
             "survivors": self.survivors,
+            "oom_kills": oom_kills(self.leaf) if self.leaf else None,
         }
         if self.leaf:
             system.remove_cgroup(self.leaf)
@@ -373,6 +374,15 @@ def stop_grace(line: bytes) -> float | None:
 def interrupt_part(grace: float) -> float:
     """Return how much of a grace an interrupted agent has for its last words, before TERM."""
     return min(INTERRUPT_MAX, grace / 2)
+
+
+def oom_kills(leaf: bytes) -> int | None:
+    """Return how many processes of a cgroup the kernel killed for want of memory; None: it does not tell."""
+    try:
+        lines = system.read_file(leaf + b"/memory.events").splitlines()
+    except OSError:
+        return None  # the memory controller is not switched on there
+    return next((int(line[9:]) for line in lines if line.startswith(b"oom_kill ")), None)
 
 
 def stop_file() -> bytes | None:

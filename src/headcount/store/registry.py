@@ -21,6 +21,7 @@ from headcount.store.findings import Findings
 from headcount.store.keys import IdempotencyKeys
 from headcount.store.lock import WritersLock, busy, sqlite_holder
 from headcount.store.messages import Messages
+from headcount.store.postmortems import PostMortems
 from headcount.store.quarantine import Quarantine, QuarantineDirectory
 from headcount.store.reports import Reports
 from headcount.store.runs import Runs
@@ -32,7 +33,18 @@ from headcount.store.worktrees import Worktrees
 class Tx:
     """One transaction: the aggregates, all on the same snapshot."""
 
-    __slots__ = ("calls", "events", "findings", "keys", "messages", "reports", "runs", "tasks", "worktrees")
+    __slots__ = (
+        "calls",
+        "events",
+        "findings",
+        "keys",
+        "messages",
+        "postmortems",
+        "reports",
+        "runs",
+        "tasks",
+        "worktrees",
+    )
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         session = Session(connection)
@@ -45,6 +57,7 @@ class Tx:
         self.calls: Final = Calls(session)
         self.messages: Final = Messages(session)
         self.worktrees: Final = Worktrees(session)
+        self.postmortems: Final = PostMortems(session)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,20 @@
 ALTER TABLE task ADD COLUMN policy TEXT NOT NULL DEFAULT '{}';          -- JSON: domain.policy, what differs
 ALTER TABLE agent ADD COLUMN policy TEXT NOT NULL DEFAULT '{}';         -- JSON: the same, before the task's
 
-ALTER TABLE run ADD COLUMN postmortem TEXT;                             -- JSON: once it is made, after the end
+ALTER TABLE run ADD COLUMN examined INTEGER NOT NULL DEFAULT 0 CHECK (examined IN (0, 1));
 
 -- Runs that are over and whose post-mortem is still to be made.
-CREATE INDEX run_unexamined ON run (ended_at) WHERE NOT live AND postmortem IS NULL;
+CREATE INDEX run_unexamined ON run (ended_at) WHERE NOT live AND NOT examined;
+
+-- What is kept of a run that is over; in a table of its own, for it is large and seldom read.
+CREATE TABLE postmortem (
+    agent_id TEXT NOT NULL,
+    run      INTEGER NOT NULL,
+    facts    TEXT NOT NULL,                              -- JSON
+    made_at  REAL NOT NULL,
+    PRIMARY KEY (agent_id, run),
+    FOREIGN KEY (agent_id, run) REFERENCES run (agent_id, n) ON DELETE CASCADE
+) STRICT;
 
 -- What the watchdog sees on a run, from when it is seen until it is no longer so.
 CREATE TABLE flag (
