@@ -20,6 +20,9 @@ def token_hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+LATE_ONLY: Final = "when a run is over, its token is good for late reports and findings only"
+
+
 def identify(context: Context, token: str) -> Caller:
     """Return the caller that a token stands for.
 
@@ -29,6 +32,18 @@ def identify(context: Context, token: str) -> Caller:
     with context.registry.read() as tx:
         run = _run_of(tx, token)
     return Caller(agent_id=run.key.agent_id, run=run.key.n)
+
+
+def check_live(context: Context) -> None:
+    """Let a person through, and an agent as long as its run is not over.
+
+    Raises:
+        NotAllowed: it is over, or the caller is not known.
+    """
+    if context.token is None and context.caller.agent_id is None:
+        return
+    with context.registry.read() as tx:
+        caller_run(context, tx)
 
 
 def _run_of(tx: Tx, token: str) -> Run:
@@ -45,8 +60,15 @@ def caller_run(context: Context, tx: Tx) -> Run | None:
     """Return the run that asks, or None for a person.
 
     Raises:
-        NotAllowed: we are in an agent's tree without a valid token.
+        NotAllowed: we are in an agent's tree without a valid token, or the run is over.
     """
+    run = _caller_run(context, tx)
+    if run is not None and not run.live:
+        raise NotAllowed(f"run {run.key.n} of {run.key.agent_id} is over", hint=LATE_ONLY)
+    return run
+
+
+def _caller_run(context: Context, tx: Tx) -> Run | None:
     if context.token is not None:
         return _run_of(tx, context.token)
     caller = context.caller
@@ -59,14 +81,15 @@ def caller_run(context: Context, tx: Tx) -> Run | None:
 
 
 def subject(context: Context, tx: Tx, agent_id: str | None) -> Run:
-    """Return the run for which a report or finding is: the caller's own, or for a person the one named.
+    """Return the run for which a report or finding is: the caller's own, over or not, or for a person the
+    one named.
 
     Raises:
         NotAllowed: an agent names another agent.
         InvalidInput: a person names nobody.
         NotFound: no such agent.
     """
-    own = caller_run(context, tx)
+    own = _caller_run(context, tx)
     if own is not None:
         if agent_id is not None and agent_id != own.key.agent_id:
             raise NotAllowed(

@@ -31,6 +31,7 @@ from headcount.doors.mcp.schema import output_schema
 from headcount.doors.mcp.shape import Page, failure
 from headcount.doors.mcp.tools import BY_NAME, TOOLS, Tool, Who, mine, wait_for_agents
 from headcount.doors.mcp.words import instructions
+from headcount.services import rights
 
 LOG: Final = logging.getLogger("headcount.mcp")
 LISTS: Final = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
@@ -112,14 +113,17 @@ async def _carry_out(
     """Run a tool for its caller; a domain error becomes an answer."""
     request = ctx.request_context.request
 
-    def work() -> Page:
+    def asked_for() -> Asked:
         asked = door.asked(request)
-        _allow(tool, asked.who)
-        return tool.call(asked.fleet, **arguments.check(given))
+        _allow(tool, asked)
+        return asked
+
+    def work() -> Page:
+        return tool.call(asked_for().fleet, **arguments.check(given))
 
     try:
         if tool.call is wait_for_agents:
-            asked = await door.crew.do(lambda: door.asked(request))
+            asked = await door.crew.do(asked_for)
             return await wait.follow(door.crew, asked.fleet, arguments.check(given), ctx.report_progress)
         return await door.crew.do(work, slow=tool.slow)
     except HeadcountError as error:
@@ -131,10 +135,12 @@ async def _carry_out(
         )
 
 
-def _allow(tool: Tool, who: Who) -> None:
-    if who not in tool.who:
-        whose = "an agent" if who is Who.AGENT else "a person"
-        raise NotAllowed(f"{tool.name} is not for {whose}", hint=f"you have: {', '.join(mine(who))}")
+def _allow(tool: Tool, asked: Asked) -> None:
+    if asked.who not in tool.who:
+        whose = "an agent" if asked.who is Who.AGENT else "a person"
+        raise NotAllowed(f"{tool.name} is not for {whose}", hint=f"you have: {', '.join(mine(asked.who))}")
+    if not tool.late:
+        rights.check_live(asked.fleet.context)
 
 
 def _result(page: Page) -> CallToolResult:

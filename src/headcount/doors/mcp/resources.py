@@ -17,6 +17,7 @@ from headcount.api import Headcount
 from headcount.domain.errors import HeadcountError, InvalidInput, NotFound
 from headcount.doors.mcp.asked import REQUEST
 from headcount.doors.mcp.shape import PAGE_CHARS, compact, page, paged, rows_that_fit
+from headcount.services import rights
 
 if TYPE_CHECKING:
     from headcount.doors.mcp.app import Door
@@ -143,8 +144,14 @@ def _bound(resource: Resource, door: Door) -> Callable[..., Awaitable[str]]:
 
     async def read(*ids: str) -> str:
         request = REQUEST.get()
+
+        def look() -> str:
+            fleet = door.asked(request).fleet
+            rights.check_live(fleet.context)
+            return resource.look(fleet, *ids)
+
         try:
-            return await door.crew.do(lambda: resource.look(door.asked(request).fleet, *ids))
+            return await door.crew.do(look)
         except (NotFound, InvalidInput) as error:
             raise ResourceNotFoundError(f"{error.code}: {error.message}") from error
         except HeadcountError as error:
