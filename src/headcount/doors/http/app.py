@@ -12,6 +12,7 @@ import hmac
 import json
 import os
 import pwd
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -93,8 +94,24 @@ def _told(header: str | None) -> Caller:
     return Caller(cwd=cwd, env=env, dropped_env=tuple(map(str, told.get("dropped", ()))))
 
 
+LOCAL_NAME: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+
+
+def page_refusal(headers: Headers) -> tuple[int, str] | None:
+    """Return the status and the reason why a web page, which a browser sends to us, is refused; None: it is
+    none. There is no page of ours, so nothing is answered that lets a browser read an answer either."""
+    hosts, origins = headers.getlist("host"), headers.getlist("origin")
+    if len(hosts) != 1 or not LOCAL_NAME.fullmatch(hosts[0]):  # a page may point a name of its own at us
+        return 421, "this is no name of ours: call us as 127.0.0.1 or localhost"
+    if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in origins):
+        return 403, "a web page may not call us"
+    if any(site.lower() not in ("none", "same-origin") for site in headers.getlist("sec-fetch-site")):
+        return 403, "a web page may not call us"
+    return None
+
+
 class TokenOnThePort:
-    """Turns away what comes to the port without a token that is somebody's."""
+    """Turns away what comes to the port from a web page, or without a token that is somebody's."""
 
     def __init__(self, app: ASGIApp, identity: Identity, crew: Crew) -> None:
         self._app: Final = app
@@ -104,6 +121,9 @@ class TokenOnThePort:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or by_socket(scope):
             await self._app(scope, receive, send)
+            return
+        if page := page_refusal(Headers(scope=scope)):
+            await JSONResponse({"error": NotAllowed(page[1]).facts()}, page[0])(scope, receive, send)
             return
         try:
             await self._crew.do(lambda: self._known(Request(scope)))
