@@ -24,6 +24,7 @@ from typing import Final
 from headcount import __version__
 from headcount.config import Home, default_root
 from headcount.daemon import lock, start
+from headcount.daemon.notify import Notifier
 from headcount.domain.errors import EXIT_INFRASTRUCTURE, HeadcountError
 from headcount.runtimes import cgroup, system
 
@@ -53,15 +54,22 @@ def main(argv: Sequence[str]) -> int:
         return _refuse("not within an agent's tree, where it would end with the agent")
     try:
         home.make()
-        held = lock.acquire(os.fspath(home.daemon_lock))
+        manager = Notifier.taken_from(os.environ)
+        held = _acquire(home, by_manager=bool(manager))
         if held is None:
             return _refuse(f"process {start.holder(home) or '?'} serves {home.root} already")
         _settle_in(home)
-        return _serve(home, held)
+        return _serve(home, held, manager)
     except _Told:
         return 0
     except HeadcountError as error:
         return _refuse(error.message)
+
+
+def _acquire(home: Home, *, by_manager: bool) -> lock.Held | None:
+    """Take the lock. The daemon of a service manager takes the place of one that somebody's need started."""
+    held = lock.acquire(os.fspath(home.daemon_lock))
+    return start.take_from(home) if held is None and by_manager else held
 
 
 def _refuse(why: str) -> int:
@@ -93,14 +101,14 @@ def _told(number: int, frame: FrameType | None) -> None:
     raise _Told
 
 
-def _serve(home: Home, held: lock.Held) -> int:
+def _serve(home: Home, held: lock.Held, manager: Notifier) -> int:
     gc.disable()  # while so much is loaded it would only take time; `serve` enables it again
     from headcount.daemon import serve  # imports the SDK: not before it is known that we are to run
 
     port = _port(home)
     try:
         _publish(home, port)  # before anybody can connect: who is answered also finds where else we are
-        serve.run(home, held, lambda: [_socket(home), port], person_token(home))
+        serve.run(home, held, lambda: [_socket(home), port], person_token(home), manager)
     finally:
         home.daemon_socket.unlink(missing_ok=True)
         home.daemon_facts.unlink(missing_ok=True)

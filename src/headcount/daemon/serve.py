@@ -23,6 +23,8 @@ from headcount.api import Headcount
 from headcount.config import Home
 from headcount.daemon import log
 from headcount.daemon.lock import Held
+from headcount.daemon.notify import Notifier
+from headcount.daemon.progress import Progress
 from headcount.daemon.watch import Watch
 from headcount.doors.http.app import CALLER_MAX, Identity, TokenOnThePort, health
 from headcount.doors.mcp.app import Door, make_server
@@ -37,7 +39,13 @@ SWITCH: Final = 0.0005
 own 5 ms, an end is noticed after ten system calls of 5 ms each while a request or a headcount is served."""
 
 
-def run(home: Home, held: Held, listen: Callable[[], list[socket.socket]], person_token: str) -> None:
+def run(
+    home: Home,
+    held: Held,
+    listen: Callable[[], list[socket.socket]],
+    person_token: str,
+    manager: Notifier,
+) -> None:
     """Serve until SIGTERM or SIGINT; agents are left as they are.
 
     Ends are noticed before anybody can connect: who finds the daemon finds the count kept.
@@ -48,7 +56,7 @@ def run(home: Home, held: Held, listen: Callable[[], list[socket.socket]], perso
     watch = Watch(fleet.context, held)
     crew = Crew()
     watch.begin()
-    server = Server(config(fleet, crew, person_token, watch))
+    server = Server(config(fleet, crew, person_token, watch), manager, watch.progress)
     server.heed_signals()
     server.config.load()
     spare_what_is_loaded()
@@ -57,6 +65,7 @@ def run(home: Home, held: Held, listen: Callable[[], list[socket.socket]], perso
     try:
         asyncio.run(server.serve_until_told(sockets))
     finally:
+        manager.stopping()
         structlog.get_logger("headcount.daemon").info("daemon_stopped", pid=os.getpid())
         watch.end()
         crew.dismiss()
@@ -122,7 +131,17 @@ def _is_foreign(peer: Any) -> bool:
 
 
 class Server(uvicorn.Server):
-    """Ends on SIGTERM within about a second, without passing the signal on to itself afterwards."""
+    """Ends on SIGTERM within about a second, without passing the signal on to itself afterwards.
+
+    A service manager is told that we are alive by this loop, so that it hears nothing if that hangs, and only
+    while the supervision comes round.
+    """
+
+    def __init__(self, config: uvicorn.Config, manager: Notifier, progress: Progress) -> None:
+        super().__init__(config)
+        self._manager: Final = manager
+        self._progress: Final = progress
+        self._begun: Final = asyncio.Event()
 
     def heed_signals(self) -> None:
         """Take note of a signal that comes before there is a loop. An exception instead could be lost: in the
@@ -134,7 +153,24 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for each in ENDING:
             loop.add_signal_handler(each, self._told)
+        alive = loop.create_task(self._say_alive())
         await self.serve(sockets)
+        alive.cancel()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._manager.ready()
+        self._begun.set()
+
+    async def _say_alive(self) -> None:
+        await self._begun.wait()
+        while self._manager.watchdog is not None:
+            stuck = self._progress.stuck()
+            if stuck:
+                structlog.get_logger("headcount.daemon").error("supervision_stuck", loops=stuck)
+            else:
+                self._manager.alive()
+            await asyncio.sleep(self._manager.watchdog / 3)
 
     def _told(self) -> None:
         self.force_exit = self.should_exit  # the second time

@@ -163,6 +163,17 @@ def stop(home: Place, timeout: float = 5.0) -> bool:
     return True
 
 
+def take_from(home: Place, patience: float = 1.0) -> lock.Held | None:
+    """End the daemon and take its lock; None if it does not end. Of the two locks of a dying process the
+    second is free a moment after the first."""
+    if not stop(home):
+        return None
+    deadline = time.monotonic() + patience
+    while (held := lock.acquire(os.fspath(home.daemon_lock))) is None and time.monotonic() < deadline:
+        time.sleep(POLL)
+    return held
+
+
 def _terminate(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGTERM)

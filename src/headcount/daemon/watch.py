@@ -17,11 +17,13 @@ import structlog
 
 from headcount.daemon.accounts import Accounts
 from headcount.daemon.inotify import Inotify
+from headcount.daemon.progress import Progress
 from headcount.daemon.resumes import Resumes
 from headcount.daemon.runners import Over, Runners
 from headcount.daemon.transcripts import Transcripts
 from headcount.domain.model import LiveRun, Run
-from headcount.services import headcount, settle
+from headcount.services import headcount, heartbeat, settle
+from headcount.services.answers import Problem
 from headcount.services.context import Context
 
 POLL: Final = 0.25
@@ -37,6 +39,16 @@ class Kept(Protocol):
     def keep(self) -> None: ...
 
 
+class Figures:
+    """Who keeps figures of what is done; this one does not."""
+
+    def headcount_took(self, seconds: float) -> None:
+        return
+
+    def repaired(self, problem: Problem) -> None:
+        return
+
+
 class Watch:
     """The supervision. Exceptions in it are logged and counted; they end nothing."""
 
@@ -47,6 +59,7 @@ class Watch:
         *,
         pushed: bool = hasattr(os, "pidfd_open"),
         first_copy: float = FIRST_COPY,
+        figures: Figures | None = None,
     ) -> None:
         self._context: Final = context
         self._held: Final = held
@@ -58,6 +71,9 @@ class Watch:
         self._due: Final = threading.Event()
         self._over: Final = threading.Event()
         self._headcounts = self._failures = self._ends = 0
+        self._longest, self._beaten = 0.0, float("-inf")
+        self._figures: Final = figures or Figures()
+        self.progress: Final = Progress(context.clock.monotonic, pause=context.settings.headcount_every)
         self._copy_due = context.clock.monotonic() + first_copy
         self._copied: int | None = None  # the registry's version then
         self._owed: Over = {}  # runs that are over and not settled yet
@@ -85,18 +101,32 @@ class Watch:
 
     def _count(self) -> None:
         while not self._over.is_set():
+            self.progress.came_round("count")
             self._safely(self._headcount)
+            self._safely(self._beat)
             self._safely(self._keep_copy)
             self._due.wait(self._context.settings.headcount_every)
             if self._due.is_set() and not self._over.wait(AFTER_AN_END):
                 self._due.clear()
 
     def _headcount(self) -> None:
+        began = self._context.clock.monotonic()
         done = headcount.tick(self._context)
         self._held.keep()
+        took = self._context.clock.monotonic() - began
         self._headcounts += 1
+        self._longest = max(self._longest, took)
+        self._figures.headcount_took(took)
         for each in done:
+            self._figures.repaired(each)
             self._log.info("headcount_acted", kind=each.kind, subject=each.subject, action=each.action)
+
+    def _beat(self) -> None:
+        """Give a sign of life, but for a headcount that follows another at once."""
+        now = self._context.clock.monotonic()
+        if now - self._beaten >= min(heartbeat.OFTEN, self._context.settings.headcount_every):
+            heartbeat.beat(self._context, headcounts=self._headcounts, longest=self._longest)
+            self._beaten = now
 
     def _keep_copy(self) -> None:
         """Now and then copy the registry, if it has changed, to where a rebuild looks for it. Under a name
@@ -116,11 +146,13 @@ class Watch:
         runners = self._runners()
         if runners is None:
             while not self._over.wait(POLL):
+                self.progress.came_round("follow")
                 self._safely(self._observe)
             return
         self._safely(self._observe)  # which opens the registry, so that the first end does not wait for that
         self._safely(lambda: self._take(runners.look_around()))
         while not self._over.is_set():
+            self.progress.came_round("follow")
             patience = 0.0 if self._owed else self._context.settings.headcount_every
             self._safely(lambda patience=patience: self._take(runners.wait(patience)))  # type: ignore[misc]
 

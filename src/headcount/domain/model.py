@@ -317,7 +317,9 @@ class ExitRecord:
     stderr_bytes: int
     stderr_cut: int
     survivors: tuple[int, ...] = ()
-    oom_kills: int | None = None  # processes that the kernel killed for want of memory; None: it cannot be told
+    oom_kills: int | None = (
+        None  # processes that the kernel killed for want of memory; None: it cannot be told
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,6 +482,19 @@ class Used:
     reasoning: int | None
     cost_usd: float | None
     cost_unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The daemon's last sign of life. `monotonic` stops while the machine sleeps; `longest` is the longest
+    headcount of that daemon so far, in seconds."""
+
+    pid: int
+    boot_id: str
+    at: float
+    monotonic: float
+    headcounts: int
+    longest: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final
 from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError
 from headcount.domain.prompt import PARTS
-from headcount.services import account, collect, headcount, probes
+from headcount.services import account, collect, headcount, heartbeat, probes
 from headcount.services.answers import Check, Diagnosis, Health
 from headcount.services.context import Context
 
@@ -162,9 +162,20 @@ def _views_answered(health: Health) -> bool:
 
 def _daemon(context: Context) -> Check:
     facts = context.home.daemon_facts
-    if context.daemon_pid() is None:
+    pid = context.daemon_pid()
+    if pid is None:
         return Check("daemon", None, "not running", "it is started on first need, or by 'headcount up'")
-    return Check("daemon", True, f"pid {context.daemon_pid()}, {facts}")
+    silence = heartbeat.silence(context, pid)
+    if silence is None:  # it has just begun, or is of a release that gives no sign of life
+        return Check("daemon", True, f"pid {pid}, {facts}")
+    if silence.is_long:
+        return Check(
+            "daemon",
+            False,
+            f"pid {pid} holds its lock but has done no headcount for {silence.seconds:.0f} s: it hangs",
+            f"agents are not affected; 'kill -9 {pid}', then 'headcount up'",
+        )
+    return Check("daemon", True, f"pid {pid}, last headcount {silence.seconds:.0f} s ago, {facts}")
 
 
 def _halt(context: Context) -> Check:

@@ -18,6 +18,7 @@ from headcount.store.connection import Handle, schema_version
 from headcount.store.events import Events
 from headcount.store.faults import is_busy, is_corruption, machine_fault
 from headcount.store.findings import Findings
+from headcount.store.heartbeats import Heartbeats
 from headcount.store.keys import IdempotencyKeys
 from headcount.store.lock import WritersLock, busy, sqlite_holder
 from headcount.store.messages import Messages
@@ -37,6 +38,7 @@ class Tx:
         "calls",
         "events",
         "findings",
+        "heartbeats",
         "keys",
         "messages",
         "postmortems",
@@ -53,6 +55,7 @@ class Tx:
         self.reports: Final = Reports(session)
         self.findings: Final = Findings(session)
         self.events: Final = Events(session)
+        self.heartbeats: Final = Heartbeats(session)
         self.keys: Final = IdempotencyKeys(session)
         self.calls: Final = Calls(session)
         self.messages: Final = Messages(session)

@@ -45,7 +45,7 @@ CREATE TABLE heartbeat (
     pid        INTEGER NOT NULL,
     boot_id    TEXT NOT NULL,
     at         REAL NOT NULL,
-    boottime   REAL NOT NULL,                            -- seconds of CLOCK_BOOTTIME in boot_id
+    monotonic  REAL NOT NULL,                            -- seconds in boot_id that stop while the machine sleeps
     headcounts INTEGER NOT NULL,
     longest_s  REAL NOT NULL                             -- the longest headcount so far
 ) STRICT;
