@@ -479,6 +479,27 @@ class Headcount:
 
         return agents.whole(self._context, agent_id)
 
+    def get_postmortem(self, agent_id: str, *, run: int | None = None) -> answers.PostMortem:
+        """Return what is known of the end of a run: how and why it ended, who asked for that, what it said
+        and did last, which limits were near, which files were changed since its start, and what nobody knows.
+
+        By default of the agent's latest run that is over. The daemon makes it soon after each end and it is
+        kept; of a run that has none it is made now.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sh", "-c", "exit 3"])
+        >>> _ = fleet.wait_for_agents([agent.agent_id])
+        >>> found = fleet.get_postmortem(agent.agent_id)
+        >>> found.how, found.stop, found.files["source"]
+        ('exited with code 3', None, 'none')
+
+        Raises:
+            NotFound: no such agent or run.
+            Refused: it is live.
+        """
+        from headcount.services import postmortem
+
+        return postmortem.get(self._context, agent_id, run)
+
     def wait_for_agents(
         self,
         agent_ids: Sequence[str] = (),

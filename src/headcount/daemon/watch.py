@@ -17,6 +17,7 @@ import structlog
 
 from headcount.daemon.accounts import Accounts
 from headcount.daemon.inotify import Inotify
+from headcount.daemon.postmortems import PostMortems
 from headcount.daemon.progress import Progress
 from headcount.daemon.resumes import Resumes
 from headcount.daemon.runners import Over, Runners
@@ -68,6 +69,7 @@ class Watch:
         self._transcripts: Final = Transcripts(context)
         self._accounts: Final = Accounts(context)
         self._resumes: Final = Resumes(context)
+        self._postmortems: Final = PostMortems(context)
         self._due: Final = threading.Event()
         self._over: Final = threading.Event()
         self._headcounts = self._failures = self._ends = 0
@@ -80,7 +82,8 @@ class Watch:
 
     def begin(self) -> None:
         """Start the threads."""
-        for work in (self._follow, self._count, self._transcripts.run, self._accounts.run, self._resumes.run):
+        makers = (self._transcripts.run, self._accounts.run, self._postmortems.run)
+        for work in (self._follow, self._count, *makers, self._resumes.run):
             threading.Thread(target=work, name=work.__qualname__, daemon=True).start()
 
     def end(self) -> None:
@@ -89,11 +92,12 @@ class Watch:
         self._transcripts.end()
         self._accounts.end()
         self._resumes.end()
+        self._postmortems.end()
         self._due.set()
 
     def counters(self) -> dict[str, Any]:
         """Return what has been done since the start."""
-        others = (self._transcripts, self._accounts, self._resumes)
+        others = (self._transcripts, self._accounts, self._resumes, self._postmortems)
         failures = self._failures + sum(each.failures for each in others)
         return {"headcounts": self._headcounts, "ends_noticed": self._ends, "failures": failures}
 

@@ -116,6 +116,17 @@ def _numbers(used: Sequence[tuple[str, object, object]]) -> Iterator[tuple[str, 
             yield name, most, had
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What has changed in a checkout between two moments. `later` counts what was changed after them: whether
+    it was changed before, too, cannot be told."""
+
+    files: tuple[str, ...]  # the first ones
+    count: int
+    later: int
+    whole: bool  # False: there was more than could be looked at
+
+
 def entry_facts(entry: Entry, size: int) -> dict[str, object]:
     """Return an entry as it is kept; `size` is that of its data as JSON."""
     facts: dict[str, object] = {"kind": str(entry.kind), "text": entry.text[:TEXT_MAX]}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from headcount.domain.model import Order, Presence, Process, RunKey, Seen, Started, Worktree
+from headcount.domain.postmortem import Changes
 from headcount.domain.worktrees import Checkout, Inspection
 
 
@@ -247,6 +248,11 @@ class Repositories(Protocol):
     def diff(self, tree: Worktree, limit: int) -> tuple[bytes, bool]:
         """Return how a worktree differs from its base, new files included, at most `limit` bytes of it, and
         whether that is all."""
+        ...
+
+    def changed(self, directory: str, *, since: float, until: float) -> Changes | None:
+        """Say which files of a directory's checkout were changed between two moments, committed or not, by
+        whomever; None if it is in no checkout."""
         ...
 
 

@@ -17,8 +17,9 @@ from typing import IO, Final
 
 from headcount.domain.errors import InvalidInput, WorktreeFailed
 from headcount.domain.model import Worktree
+from headcount.domain.postmortem import Changes
 from headcount.domain.worktrees import SHOWN, Changed, Checkout, Commit, Inspection
-from headcount.runtimes import git
+from headcount.runtimes import changes, git
 from headcount.runtimes.git import QUICK, SLOW, Git, Place, Said
 from headcount.runtimes.process import ProcessTable
 
@@ -317,6 +318,9 @@ class GitRepositories:
         if tip is None:
             raise WorktreeFailed(f"nothing is left of the worktree of {tree.agent_id}")
         return self._git.head(place, *asked, tip, "--", limit=limit)
+
+    def changed(self, directory: str, *, since: float, until: float) -> Changes | None:
+        return changes.between(self._git, directory, since, until)
 
     # taking away
 

@@ -184,6 +184,46 @@ class AgentWhole(AgentFacts):
 
 
 @dataclass(frozen=True, slots=True)
+class PostMortem:
+    """What is known of the end of a run, kept as it was when it was made.
+
+    `account` is what it used and did, None if that is unknown. `files` were changed since its start:
+    `source` is worktree (the agent's own), git (the project's, by whomever) or none. `unknown` says what
+    nobody knows.
+    """
+
+    agent_id: str
+    run: int
+    task_id: str
+    role: str
+    harness: str
+    state: str
+    outcome: str | None
+    ending: str | None
+    how: str  # the end in words
+    reason: str | None
+    exit_code: int | None
+    signal: int | None
+    started_at: str | None
+    ended_at: str | None
+    ran_s: float | None
+    stop: Mapping[str, object] | None  # by whom it was asked for, when and why
+    out_of_memory: Mapping[str, object]  # killed (None: unknown), evidence
+    survivors: tuple[int, ...]
+    unknown: tuple[str, ...]
+    last_report: Mapping[str, object] | None
+    last_tool_call: str | None
+    near_limits: tuple[Mapping[str, object], ...]  # limit, value, used, of: run, task or machine
+    flags: tuple[Mapping[str, object], ...]  # what the watchdog saw
+    runs: tuple[Mapping[str, object], ...]  # of the agent so far: why each began and how it ended
+    files: Mapping[str, object]
+    account: Mapping[str, object] | None
+    entries: tuple[Mapping[str, object], ...]  # the last of its output
+    stderr: str  # the end of it
+    made_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class UsedFacts:
     """What the runs of a task used together, as far as it is known: None is unknown, which is never 0.
 

@@ -378,6 +378,19 @@ def get_agent(fleet: Headcount, agent_id: AgentId) -> Page:
     return page(fleet.get_agent(agent_id), more="'headcount show --json' shows all")
 
 
+def get_postmortem(
+    fleet: Headcount,
+    agent_id: AgentId,
+    run: Annotated[
+        int | None, Field(ge=1, description="The number of the run. Default: the latest that is over")
+    ] = None,
+) -> Page:
+    """Return what is known of the end of a run: how and why it ended, who asked for that, its last report,
+    tool call, output and stderr, the limits that were near, the files changed since its start, and what
+    nobody knows."""
+    return page(fleet.get_postmortem(agent_id, run=run), more="'headcount postmortem --json' shows all")
+
+
 def get_task_status(fleet: Headcount, task_id: TaskId) -> Page:
     """Say where a task stands: its agents, counts by state and outcome, what they used (tokens, cost),
     refused deploys by reason, the latest reports and findings."""
@@ -612,6 +625,15 @@ TOOLS: Final[tuple[Tool, ...]] = (
     Tool(list_messages, answers.MessageList, "List messages", BOTH, reads_only=True, repeats_well=True),
     Tool(cancel_turn, answers.Cancelled, "Cancel a turn", BOTH, slow=True),
     Tool(get_agent, answers.AgentWhole, "All about an agent", BOTH, reads_only=True, repeats_well=True),
+    Tool(
+        get_postmortem,
+        answers.PostMortem,
+        "Post-mortem of a run",
+        BOTH,
+        reads_only=True,
+        repeats_well=True,
+        slow=True,
+    ),
     Tool(list_approvals, answers.ApprovalList, "List approvals", BOTH, reads_only=True, repeats_well=True),
     Tool(answer_approval, answers.Approved, "Allow or deny", BOTH, slow=True),
     Tool(list_tasks, answers.TaskList, "List tasks", PERSON, reads_only=True, repeats_well=True),
