@@ -122,6 +122,7 @@ class Headcount:
         spawn_rules: Mapping[str, Sequence[str]] | None = None,
         isolation: str = "shared",
         setup: Sequence[str] = (),
+        policy: Mapping[str, Any] | None = None,
     ) -> answers.TaskFacts:
         """Create a task for agents to work on.
 
@@ -131,7 +132,8 @@ class Headcount:
         stand for the task's whole life: live at once, over its life, and levels of delegation.
         `spawn_rules` maps a role to the roles that it may deploy. With `isolation` worktree each agent works
         in a git worktree of its own, unless its deploy says otherwise; `setup` is a program and its
-        arguments, run in each new one (default: the setting worktree_setup).
+        arguments, run in each new one (default: the setting worktree_setup). `policy` is what the watchdog
+        holds its agents to, as in `headcount.domain.policy.Policy`; under `roles` for a role.
 
         >>> made = fleet.create_task(
         ...     "Tidy the parser", project=".", success_criteria=["its tests pass"], max_live=3
@@ -163,6 +165,7 @@ class Headcount:
                 spawn_rules=spawn_rules,
                 isolation=isolation,
                 setup=given.words("setup", setup),
+                policy={} if policy is None else policy,
             ),
         )
 
@@ -289,6 +292,7 @@ class Headcount:
         idempotency_key: str | None = None,
         resume_on_crash: int = 0,
         isolation: str | None = None,
+        policy: Mapping[str, Any] | None = None,
         **options: object,
     ) -> answers.Deployed:
         """Deploy one agent and return when its process is confirmed to run.
@@ -301,6 +305,7 @@ class Headcount:
         `resume_on_crash`: if it is lost, killed or ended by an error of its model's API, the daemon lets it
         go on, at most so often. `isolation` is shared, or worktree: a git worktree of its own, on a branch of
         its own, made from what is checked out where it would work otherwise (default: as the task has it).
+        `policy` is what the watchdog holds it to besides its task's (see `headcount.domain.policy.Policy`).
         `options` are those of `headcount.domain.options.Options`: permissions,
         allowed_tools, denied_tools, max_turns, budget_usd, system_prompt, result_schema, only_our_mcp, steer,
         peers. What the harness cannot do is refused.
@@ -346,6 +351,7 @@ class Headcount:
                 idempotency_key=idempotency_key or self._context.call,
                 resume_on_crash=resume_on_crash,
                 isolation=isolation,
+                policy={} if policy is None else policy,
             ),
         )
 

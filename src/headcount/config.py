@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import tomllib
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from headcount.domain.errors import Infrastructure, InvalidInput
 from headcount.domain.model import Limits
+from headcount.domain.policy import parse_policy
 
 SOCKET_PATH_MAX: Final = 100
 """A Unix socket path holds 107 bytes on Linux and 103 on macOS, its end mark included."""
@@ -216,6 +218,8 @@ class Settings:
     worktree_copy: tuple[str, ...] = ()  # files that are not in git and that a new worktree gets
     worktree_setup: tuple[str, ...] = ()  # argv, run in a new worktree
     worktree_setup_timeout: float = 600.0  # seconds
+    watchdog_every: float = 5.0  # seconds between the daemon's looks at live runs
+    policy: Mapping[str, Any] = field(default_factory=dict)  # domain.policy: the table [policy]
 
 
 def default_root(environ: Mapping[str, str]) -> Path:
@@ -269,7 +273,9 @@ def _from_env(environ: Mapping[str, str]) -> Mapping[str, Any]:
 
 def _merge(settings: Settings, values: Mapping[str, Any], source: str) -> Settings:
     for name, value in values.items():
-        if name in _LIMIT_NAMES:
+        if name == "policy":
+            settings = replace(settings, policy=_policy(value, source))
+        elif name in _LIMIT_NAMES:
             typed = _typed(name, value, getattr(settings.limits, name), source)
             settings = replace(settings, limits=replace(settings.limits, **{name: typed}))
         elif name in _NAMES:
@@ -280,6 +286,15 @@ def _merge(settings: Settings, values: Mapping[str, Any], source: str) -> Settin
                 hint=f"known: {', '.join(sorted(_NAMES | _LIMIT_NAMES))}",
             )
     return settings
+
+
+def _policy(value: Any, source: str) -> Mapping[str, Any]:
+    """Return the policy of a table, or in the environment of its JSON."""
+    try:
+        return parse_policy(json.loads(value) if isinstance(value, str) else value)
+    except (ValueError, InvalidInput) as error:
+        why = error.message if isinstance(error, InvalidInput) else "it is not JSON"
+        raise InvalidInput(f"setting policy in {source}: {why}", hint=getattr(error, "hint", "")) from error
 
 
 def _typed(name: str, value: Any, default: Any, source: str) -> Any:
@@ -305,7 +320,12 @@ SECONDS_MOST: Final = 1_000_000
 """What every wait of the system can take."""
 INTEGER_MOST: Final = 10**15
 """What the registry, JSON and a float can all hold."""
-_BOUNDS: Final = {"headcount_every": (0.1, 3600), "start_timeout": (0.1, SECONDS_MOST), "port": (0, 65_535)}
+_BOUNDS: Final = {
+    "headcount_every": (0.1, 3600),
+    "watchdog_every": (0.05, 3600),
+    "start_timeout": (0.1, SECONDS_MOST),
+    "port": (0, 65_535),
+}
 _WORDS: Final = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),

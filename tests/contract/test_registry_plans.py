@@ -19,6 +19,7 @@ BOUNDED_SCANS = {
     "runs.page_all": "SCAN agent",  # backwards by its number, and stops at the limit
     "runs.live": "SCAN run USING INDEX run_live",  # holds live rows only
     "runs.live_to_resume": "SCAN run USING INDEX run_live",
+    "flags.watched": "SCAN run USING INDEX run_live",
     "runs.page_live": "SCAN run USING INDEX run_live",
     "runs.holders": "SCAN run USING INDEX run_live",
     "runs.unaccounted": "SCAN run USING INDEX run_unaccounted",  # holds what is still to be done only

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from headcount.domain.errors import PlacementFailed
-from headcount.domain.model import LockState, Order, Presence, Process, RunKey, Seen, Started, VoidRecord
+from headcount.domain.model import (
+    LockState,
+    Order,
+    Presence,
+    Process,
+    Run,
+    RunKey,
+    Seen,
+    Started,
+    VoidRecord,
+)
+from headcount.domain.watchdog import Vitals
 from headcount.runtimes.base import OutputSlice, Session
 from tests.simulation.world import Proc, RunDir, World
 
@@ -221,6 +232,9 @@ class SimPlacement:
 
     def environment(self, process: Process) -> Mapping[str, str] | None:
         return None
+
+    def vitals(self, runs: Sequence[Run], *, weigh: Collection[RunKey]) -> Mapping[RunKey, Vitals]:
+        return {run.key: Vitals() for run in runs}
 
     def free_disk_mb(self) -> int:
         return self._world.free_disk_mb

@@ -52,11 +52,11 @@ def daemon(home: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def shared() -> Iterator[Path]:
+def shared(**more: str) -> Iterator[Path]:
     """Run a daemon on a home of its own, for all the tests of a module."""
     home = private.place_for_a_test(Path(os.environ[private.MARK])) / "h"
     home.mkdir(mode=0o700)
-    with daemon(home):
+    with daemon(home, **more):
         yield home
     left = leftovers.await_none(home.parent)
     leftovers.end_all(home.parent)

@@ -15,9 +15,10 @@ from typing import Final
 import structlog
 
 from headcount.domain.errors import HeadcountError, Refused
-from headcount.domain.model import AgentMessage, Caller, Run, RunKey
-from headcount.services import messages, resume
+from headcount.domain.model import AgentMessage, Caller, LiveRun, Run, RunKey
+from headcount.services import messages, resume, watchdog
 from headcount.services.context import Context
+from headcount.store.flags import Flag
 
 EVERY: Final = 0.5
 """Seconds between two looks at whether the registry has changed."""
@@ -68,6 +69,7 @@ class Resumes:
         self._again = False
         self._remember()
         self._after_crashes()
+        self._after_stops()
         self._with_messages()
         self._version = version
 
@@ -78,11 +80,15 @@ class Resumes:
         with self._context.registry.read() as tx:
             rows = tx.runs.live_to_resume()
         for row in rows:
-            if row.process is None or row.key.agent_id in self._given:
-                continue
-            found = self._context.placement.environment(row.process)
-            if found is not None:
-                self._given[row.key.agent_id] = _of_the_deployer(found, row.path)
+            self.remember(row)
+
+    def remember(self, row: LiveRun | Run) -> None:
+        """Keep the environment of a live agent that may have to go on."""
+        if row.process is None or row.key.agent_id in self._given:
+            return
+        found = self._context.placement.environment(row.process)
+        if found is not None:
+            self._given[row.key.agent_id] = _of_the_deployer(found, row.path)
 
     def _as(self, agent_id: str) -> tuple[Context, tuple[str, ...]]:
         """Return the context in which an agent is resumed, and the names of the variables that it gets."""
@@ -106,6 +112,24 @@ class Resumes:
             return
         self._pause(run.key.agent_id)  # until it may crash and be resumed again
         self._log.info("resumed_after_crash", run=str(run.key), next=made.run)
+
+    def _after_stops(self) -> None:
+        """Let those go on that the watchdog stopped for that."""
+        for flag in watchdog.owed(self._context):
+            self._again = True
+            if self._may_try(flag.key.agent_id):
+                self._restart(flag)
+
+    def _restart(self, flag: Flag) -> None:
+        context, names = self._as(flag.key.agent_id)
+        try:
+            made = watchdog.restart(context, flag, env=names)
+        except HeadcountError as error:  # that which time mends
+            self._log.info("not_restarted", run=str(flag.key), reason=error.code)
+            self._pause(flag.key.agent_id)
+            return
+        if made is not None:
+            self._log.info("restarted", run=str(flag.key), next=made.run)
 
     def _with_messages(self) -> None:
         with self._context.registry.read() as tx:

@@ -1,9 +1,9 @@
 """Keeps the count right while the daemon lives.
 
-Two threads, beside those that write transcripts, make accounts and resume. The first is pushed by the
-kernel: a new mark in `live/` or a start record leads it to the runner, whose end it learns of through a
-pidfd, and records at once. The second does the whole headcount, views included, every few seconds and after
-each end; it may wait for tmux, the first waits for nothing but the registry.
+Two threads, beside those that write transcripts, make accounts, resume, and look for what is wrong. The first
+is pushed by the kernel: a new mark in `live/` or a start record leads it to the runner, of whose end a pidfd
+tells it, and records at once. The second does the whole headcount, views included, every few seconds and
+after each end; it may wait for tmux, the first waits for nothing but the registry.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from headcount.daemon.progress import Progress
 from headcount.daemon.resumes import Resumes
 from headcount.daemon.runners import Over, Runners
 from headcount.daemon.transcripts import Transcripts
+from headcount.daemon.watchdog import Watchdog
 from headcount.domain.model import LiveRun, Run
 from headcount.services import headcount, heartbeat, settle
 from headcount.services.answers import Problem
@@ -70,6 +71,7 @@ class Watch:
         self._accounts: Final = Accounts(context)
         self._resumes: Final = Resumes(context)
         self._postmortems: Final = PostMortems(context)
+        self._watchdog: Final = Watchdog(context, remember=self._resumes.remember)
         self._due: Final = threading.Event()
         self._over: Final = threading.Event()
         self._headcounts = self._failures = self._ends = 0
@@ -83,7 +85,7 @@ class Watch:
     def begin(self) -> None:
         """Start the threads."""
         makers = (self._transcripts.run, self._accounts.run, self._postmortems.run)
-        for work in (self._follow, self._count, *makers, self._resumes.run):
+        for work in (self._follow, self._count, *makers, self._resumes.run, self._watchdog.run):
             threading.Thread(target=work, name=work.__qualname__, daemon=True).start()
 
     def end(self) -> None:
@@ -93,11 +95,12 @@ class Watch:
         self._accounts.end()
         self._resumes.end()
         self._postmortems.end()
+        self._watchdog.end()
         self._due.set()
 
     def counters(self) -> dict[str, Any]:
         """Return what has been done since the start."""
-        others = (self._transcripts, self._accounts, self._resumes, self._postmortems)
+        others = (self._transcripts, self._accounts, self._resumes, self._postmortems, self._watchdog)
         failures = self._failures + sum(each.failures for each in others)
         return {"headcounts": self._headcounts, "ends_noticed": self._ends, "failures": failures}
 

@@ -156,6 +156,7 @@ class Task:
     closed_at: float | None = None
     isolation: Isolation = Isolation.SHARED  # of its agents, unless a deploy says otherwise
     setup: tuple[str, ...] = ()  # argv, run in each new worktree
+    policy: Mapping[str, Any] = field(default_factory=dict)  # domain.policy, what differs; by role too
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +251,7 @@ class Agent:
     prompt: str | None
     created_at: float
     isolation: Isolation = Isolation.SHARED
+    policy: Mapping[str, Any] = field(default_factory=dict)  # domain.policy, what differs
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headcount.domain.model import Order, Presence, Process, RunKey, Seen, Started, Worktree
+from headcount.domain.model import Order, Presence, Process, Run, RunKey, Seen, Started, Worktree
 from headcount.domain.postmortem import Changes
+from headcount.domain.watchdog import Vitals
 from headcount.domain.worktrees import Checkout, Inspection
 
 
@@ -152,6 +153,11 @@ class Placement(Protocol):
 
     def environment(self, process: Process) -> Mapping[str, str] | None:
         """Return the environment that a process of ours was started with, None if it cannot be had."""
+        ...
+
+    def vitals(self, runs: Sequence[Run], *, weigh: Collection[RunKey]) -> Mapping[RunKey, Vitals]:
+        """Look once at what these live runs use and write; measure the memory of those in `weigh`, which
+        costs more. What cannot be told here is None."""
         ...
 
     def free_disk_mb(self) -> int:

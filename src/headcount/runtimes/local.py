@@ -15,7 +15,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,12 +29,14 @@ from headcount.domain.model import (
     Order,
     Presence,
     Process,
+    Run,
     RunKey,
     Seen,
     Started,
     StartRecord,
     VoidRecord,
 )
+from headcount.domain.watchdog import Vitals
 from headcount.runtimes import asks, cgroup, inbox, output, program, records, system
 from headcount.runtimes.base import OutputSlice
 from headcount.runtimes.gate import gate
@@ -460,6 +462,11 @@ class LocalPlacement:
             return None
         pairs = (os.fsdecode(each).partition("=") for each in raw.split(b"\0") if each)
         return {name: value for name, _, value in pairs}
+
+    def vitals(self, runs: Sequence[Run], *, weigh: Collection[RunKey]) -> Mapping[RunKey, Vitals]:
+        from headcount.runtimes import vitals  # only here: nobody but the daemon looks often
+
+        return vitals.measure(runs, weigh=weigh, proc=self._table.proc)
 
     def free_disk_mb(self) -> int:
         found = os.statvfs(self._runs if os.path.isdir(self._runs) else self._root)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from headcount.domain.account import Ending
 from headcount.domain.admission import AdmissionFacts, Application, Machine, check
@@ -14,6 +15,7 @@ from headcount.domain.ids import new_id, session_id
 from headcount.domain.lifecycle import Outcome, State
 from headcount.domain.model import Agent, AgentMessage, Form, Isolation, LiveRun, Run, RunKey, Task, Way, Why
 from headcount.domain.options import Options, Permissions, Reach, parse_options
+from headcount.domain.policy import held_to, merged, parse_policy
 from headcount.domain.worktrees import Checkout
 from headcount.harnesses.abilities import names_session
 from headcount.harnesses.base import Session
@@ -56,6 +58,7 @@ class Grant:
     depth: int
     cwd: str
     checkout: Checkout | None
+    policy: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +203,15 @@ def _admit(
     task, depth = check(asked, facts, _machine(context), context.settings.limits)
     if request.isolation is None and task.isolation is Isolation.WORKTREE and checkout is None:
         raise _WantsWorktree
-    grant = Grant(task, parent, depth, where(context, tx, request, task), checkout)
+    policy = _policy(context, request, task, of_agent=own is not None)
+    grant = Grant(task, parent, depth, where(context, tx, request, task), checkout, policy)
     return _add(context, tx, _new_agent(context, request, grant), sought, parent)
+
+
+def _policy(context: Context, request: Request, task: Task, *, of_agent: bool) -> Mapping[str, Any]:
+    """Return what a new agent is held to besides its task's policy. Another agent loosens nothing of that."""
+    asked = parse_policy(request.policy, roles=False)
+    return held_to(merged(request.role, context.settings.policy, task.policy), asked) if of_agent else asked
 
 
 def _reach_of(context: Context, caller: Run | None) -> Reach | None:
@@ -339,6 +349,7 @@ def _new_agent(context: Context, request: Request, grant: Grant) -> Admitted:
         session_id=session.session_id if presets else None,
         resume_on_crash=request.resume_on_crash,
         isolation=Isolation.SHARED if tree is None else Isolation.WORKTREE,
+        policy=grant.policy,
     )
     return Admitted(new, _row(new), grant.task, token, session, worktree=tree)
 
@@ -371,6 +382,8 @@ def _admit_again(context: Context, tx: Tx, agent: Agent, again: Again, sought: S
         raise _live(last)
     began = began_in(runs)
     worktrees.usable(tx, agent.agent_id)
+    if again.restart is not None and again.restart not in {flag.id for flag in tx.flags.owed()}:
+        raise _refused(last, "restart_forgone", "was stopped meanwhile")
     if again.why is Why.CRASH and not (may_resume(agent, tx, last)):
         raise _refused(last, "no_crash", "has not crashed, or was resumed as often as it may")
     asked = Application(
@@ -389,7 +402,19 @@ def _admit_again(context: Context, tx: Tx, agent: Agent, again: Again, sought: S
     new, token = _next_run(context, agent, last, began, again)
     messages = _taken(context, tx, new, again)
     session = Session(began.session_id or "", resumed=True)
-    return _add(context, tx, Admitted(new, _row(new), task, token, session, messages), sought, caller)
+    made = _add(context, tx, Admitted(new, _row(new), task, token, session, messages), sought, caller)
+    if again.restart is not None:  # with the row, so that it counts and is made once
+        tx.flags.finish(again.restart, now=new.reserved_at)
+        about = {"from": last.key.n, "flag": again.restart}
+        tx.events.add(
+            "restarted",
+            task_id=new.task_id,
+            agent_id=new.key.agent_id,
+            run=new.key.n,
+            data=about,
+            now=new.reserved_at,
+        )
+    return made
 
 
 def began_in(runs: Sequence[Run]) -> Run:
@@ -475,6 +500,7 @@ def _next_run(context: Context, agent: Agent, last: Run, began: Run, again: Agai
         form=again.form,
         resume_on_crash=agent.resume_on_crash,
         isolation=agent.isolation,
+        policy=agent.policy,
     )
     return new, token
 

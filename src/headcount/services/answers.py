@@ -31,6 +31,7 @@ class TaskFacts:
     closed_at: str | None
     isolation: str = "shared"  # of its agents, unless a deploy says otherwise
     setup: tuple[str, ...] = ()  # run in each new worktree
+    policy: Mapping[str, object] = field(default_factory=dict)  # what the watchdog holds its agents to
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,7 @@ class AgentWhole(AgentFacts):
     isolation: str
     worktree: WorktreeFacts | None
     runs: tuple[RunFacts, ...]
+    policy: Mapping[str, object]  # what the watchdog holds it to, all layers together
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,7 @@ def _through_daemon(remote: Remote, request: Request) -> Deployed:
         "idempotency_key": request.idempotency_key,
         "resume_on_crash": request.resume_on_crash or None,
         "isolation": request.isolation,
+        "policy": dict(request.policy) or None,
     }
     answered = remote.call(
         "spawn_child_agent", {k: v for k, v in arguments.items() if v not in (None, False)}
@@ -286,6 +287,7 @@ def _rows(admitted: Admitted) -> dict[str, object]:
         "form": new.form.value,
         **{name: getattr(new, name) for name in (*plain, "resumes", "resume_on_crash")},
         "isolation": new.isolation.value,
+        "policy": new.policy,
         "worktree": None if admitted.worktree is None else asdict(admitted.worktree.tree),
     }
 

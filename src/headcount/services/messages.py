@@ -62,7 +62,7 @@ def send(context: Context, agent_id: str, text: str, *, resume: bool = True) -> 
         run = rights.existing(tx, agent_id)
         _may_send(context, tx, run)
         asked = ("send", agent_id, text, resume)
-        wrote = once.written(context, tx, asked, lambda: _record(context, tx, run, text, resume=resume))
+        wrote = once.written(context, tx, asked, lambda: record(context, tx, run, text, resume=resume))
     note = bring(context, int(str(wrote["message"])))
     return _sent(context, int(str(wrote["message"])), note or str(wrote["note"]))
 
@@ -88,7 +88,8 @@ def _may_send(context: Context, tx: Tx, run: Run) -> None:
         )
 
 
-def _record(context: Context, tx: Tx, run: Run, text: str, *, resume: bool) -> Mapping[str, object]:
+def record(context: Context, tx: Tx, run: Run, text: str, *, resume: bool) -> Mapping[str, object]:
+    """Record a message in `tx`; somebody brings it on its way after the commit, at the latest the daemon."""
     own, now = rights.caller_run(context, tx), context.clock.now()
     way, note = _way(context, tx, run, resume=resume)
     sender = own.key.agent_id if own else None

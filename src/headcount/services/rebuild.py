@@ -178,6 +178,7 @@ def _task(row: Mapping[str, Any]) -> Task:
         created_at=row["created_at"],
         isolation=Isolation(row.get("isolation", "shared")),
         setup=tuple(row.get("setup", ())),
+        policy=row.get("policy", {}),
     )
 
 
@@ -212,4 +213,5 @@ def _run(context: Context, tx: Tx, key: RunKey, path: str, order: Mapping[str, A
         form=Form(rows.get("form", "headless")),
         resume_on_crash=rows.get("resume_on_crash", 0),
         isolation=Isolation(rows.get("isolation", "shared")),
+        policy=rows.get("policy", {}),
     )

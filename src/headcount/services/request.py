@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from headcount.domain.errors import InvalidInput
 from headcount.domain.ids import check_id, check_role
 from headcount.domain.model import Form, Why
 from headcount.domain.options import Ability, Options
+from headcount.domain.policy import Act, parse_policy
 from headcount.harnesses.abilities import check_options
 from headcount.harnesses.base import Harness
 from headcount.services import given
@@ -40,6 +41,7 @@ class Request:
     idempotency_key: str | None
     resume_on_crash: int = 0
     isolation: str | None = None  # None: as the task has it
+    policy: Mapping[str, Any] = field(default_factory=dict)  # domain.policy
 
     def fingerprint(self) -> str:
         """Return what tells a repeated request from a different one with the same key."""
@@ -56,6 +58,7 @@ class Again:
     idempotency_key: str | None = None
     why: Why = Why.RESUME
     form: Form = Form.HEADLESS
+    restart: int | None = None  # the number of the flag for which the watchdog does it
 
     def fingerprint(self) -> str:
         """Return what tells a repeated request from a different one with the same key."""
@@ -81,6 +84,7 @@ def validate(context: Context, request: Request) -> Harness:
         raise InvalidInput("a NUL character cannot be passed on", hint="remove it")
     check_env(request.env)
     _check_resume(request, harness)
+    _check_policy(request, harness)
     return harness
 
 
@@ -89,6 +93,15 @@ def _check_resume(request: Request, harness: Harness) -> None:
     if request.resume_on_crash and Ability.RESUME not in harness.abilities:
         raise InvalidInput(
             f"harness {harness.name} cannot go on with a conversation", hint="leave resume_on_crash out"
+        )
+
+
+def _check_policy(request: Request, harness: Harness) -> None:
+    parse_policy(request.policy, roles=False)
+    if Act.RESTART in request.policy.values() and Ability.RESUME not in harness.abilities:
+        raise InvalidInput(
+            f"harness {harness.name} cannot go on with a conversation, so it cannot be restarted",
+            hint="let the policy stop it instead",
         )
 
 

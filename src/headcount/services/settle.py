@@ -36,6 +36,8 @@ from headcount.domain.plan import (
     plan_files,
     plan_rows,
 )
+from headcount.domain.policy import Act
+from headcount.domain.watchdog import Signal
 from headcount.harnesses.base import Verdict
 from headcount.services import result
 from headcount.services.context import Context
@@ -55,6 +57,8 @@ class Look:
     seen: Mapping[RunKey, Seen]
     reaped: Mapping[RunKey, tuple[int, ...]] = field(default_factory=dict)
     verdicts: Mapping[RunKey, Verdict] = field(default_factory=dict)  # of those that have ended
+    # what was left of dead runners' trees when they were found
+    outlived: Mapping[RunKey, Sequence[int]] = field(default_factory=dict)
     began: float = float("inf")
 
 
@@ -87,9 +91,11 @@ def refine(context: Context, seen: Mapping[RunKey, Seen], *, act: bool) -> Look:
     for key in context.given_up & seen.keys():
         known[key] = replace(seen[key], deployer=Presence.DEAD)
     reaped: dict[RunKey, tuple[int, ...]] = {}
+    outlived: dict[RunKey, Sequence[int]] = {}
     for action in plan_files(tuple(known.values())):
         key = action.seen.key
         if isinstance(action, Reap):
+            outlived |= context.placement.remains((action.seen,))
             survivors = context.placement.reap(action.seen)
             if survivors is not None:
                 reaped[key] = tuple(survivors)
@@ -97,7 +103,7 @@ def refine(context: Context, seen: Mapping[RunKey, Seen], *, act: bool) -> Look:
             known[key] = context.placement.void(
                 key, action.seen.path, reason="the deployer died before the runner started"
             )
-    return Look(known, reaped, verdicts)
+    return Look(known, reaped, verdicts, outlived)
 
 
 def _verdicts(context: Context, seen: Iterable[Seen]) -> dict[RunKey, Verdict]:
@@ -138,8 +144,17 @@ def record(context: Context, tx: Tx, looked: Look, rows: Sequence[LiveRun]) -> l
     done = []
     for action in plan(context, looked, rows):
         if _apply(context, tx, action, looked.verdicts, now):
-            done.append(Settled(action.row, action))  # noqa: PERF401  # a condition that writes is a statement
+            done.append(Settled(action.row, action))
+            if left := looked.outlived.get(action.row.key):
+                _flag_outlived(tx, action.row, left, now)
     return done
+
+
+def _flag_outlived(tx: Tx, row: LiveRun, left: Sequence[int], now: float) -> None:
+    """Have it on record that an agent's tree lived on without its runner, until it was ended."""
+    evidence = {"runner_pid": row.runner.pid if row.runner else None, "pids": list(left)}
+    if tx.flags.put(row.key, Signal.RUNNER_GONE, evidence=evidence, action=Act.FLAG, now=now):
+        _event(tx, "flag_raised", row, now, reason=Signal.RUNNER_GONE, data=evidence)
 
 
 def plan(context: Context, looked: Look, rows: Sequence[LiveRun]) -> list[RowAction]:

@@ -46,10 +46,16 @@ def _intend(context: Context, agent_id: str, reason: str) -> Run:
     with context.registry.write("stop") as tx:
         run = rights.existing(tx, agent_id)
         rights.over(context, tx, run)
+        forgo_restarts(context, tx, agent_id)
         if run.live and run.state is not State.STOPPING:
             mark(context, tx, run.key, run.task_id, reason)
             return rights.existing(tx, agent_id)
         return run
+
+
+def forgo_restarts(context: Context, tx: Tx, agent_id: str | None) -> None:
+    """Record that what the watchdog has yet to restart, of one agent or of all, stays as it is."""
+    tx.flags.forgo(agent_id, reason="it was stopped", now=context.clock.now())
 
 
 def mark(context: Context, tx: Tx, key: RunKey, task_id: str, reason: str, *, by: str | None = None) -> bool:
@@ -186,6 +192,7 @@ def _raise_flag(context: Context, reason: str) -> str:
 def _intend_all(context: Context, reason: str, killed: Iterable[RunKey]) -> list[Run]:
     """Record the intent on every live row; return these runs, and those of `killed` that have a row."""
     with context.registry.write("halt") as tx:
+        forgo_restarts(context, tx, None)
         live = tx.runs.live()
         for row in live:
             mark(context, tx, row.key, row.task_id, reason)

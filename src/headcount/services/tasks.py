@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from headcount.domain.errors import InvalidInput, NotAllowed, Refused
 from headcount.domain.ids import TASK_PREFIX, check_role, new_id
 from headcount.domain.lifecycle import LIVE, State
 from headcount.domain.model import Message, Task, TaskContext, TaskState
+from headcount.domain.policy import parse_policy
 from headcount.services import agents, findings, given, once, report, rights, settle, worktrees
 from headcount.services.answers import TaskFacts, TaskList, TaskStatus, UsedFacts, iso
 from headcount.services.context import Context
@@ -48,6 +49,7 @@ class NewTask:
     spawn_rules: Mapping[str, Sequence[str]] | None
     isolation: str = "shared"
     setup: tuple[str, ...] = ()
+    policy: Mapping[str, Any] = field(default_factory=dict)
 
 
 def create(context: Context, new: NewTask) -> TaskFacts:
@@ -71,6 +73,7 @@ def create(context: Context, new: NewTask) -> TaskFacts:
         created_at=now,
         isolation=worktrees.isolation(new.isolation),
         setup=_setup(new.setup),
+        policy=parse_policy(new.policy),
     )
     with context.registry.write("create task") as tx:
         by = rights.caller_run(context, tx)
@@ -295,4 +298,5 @@ def facts(task: Task) -> TaskFacts:
         closed_at=iso(task.closed_at),
         isolation=task.isolation.value,
         setup=task.setup,
+        policy=task.policy,
     )

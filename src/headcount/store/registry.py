@@ -18,6 +18,7 @@ from headcount.store.connection import Handle, schema_version
 from headcount.store.events import Events
 from headcount.store.faults import is_busy, is_corruption, machine_fault
 from headcount.store.findings import Findings
+from headcount.store.flags import Flags
 from headcount.store.heartbeats import Heartbeats
 from headcount.store.keys import IdempotencyKeys
 from headcount.store.lock import WritersLock, busy, sqlite_holder
@@ -38,6 +39,7 @@ class Tx:
         "calls",
         "events",
         "findings",
+        "flags",
         "heartbeats",
         "keys",
         "messages",
@@ -54,6 +56,7 @@ class Tx:
         self.runs: Final = Runs(session)
         self.reports: Final = Reports(session)
         self.findings: Final = Findings(session)
+        self.flags: Final = Flags(session)
         self.events: Final = Events(session)
         self.heartbeats: Final = Heartbeats(session)
         self.keys: Final = IdempotencyKeys(session)

@@ -62,6 +62,7 @@ class NewRun:
     form: Form = Form.HEADLESS
     resume_on_crash: int = 0  # of a `first` one
     isolation: Isolation = Isolation.SHARED  # of a `first` one
+    policy: Mapping[str, object] = field(default_factory=dict)  # of a `first` one: domain.policy
 
 
 _FROM_MAX: Final = 3
@@ -117,7 +118,7 @@ class Runs:
             row = self._session.one("runs.latest", agent_id=agent_id)
         else:
             row = self._session.one("runs.get", agent_id=agent_id, n=n)
-        return None if row is None else _run(row)
+        return None if row is None else run_of(row)
 
     def agent(self, agent_id: str) -> Agent | None:
         """Return what an agent was deployed as."""
@@ -168,7 +169,7 @@ class Runs:
 
     def by_token(self, token_hash: bytes | str) -> Run | None:
         row = self._session.one("runs.by_token", token_hash=_hex(token_hash))
-        return None if row is None else _run(row)
+        return None if row is None else run_of(row)
 
     def children(self, agent_id: str) -> list[Run]:
         """Return the latest run of each agent that this one deployed, oldest first."""
@@ -362,6 +363,7 @@ def _new_row(new: NewRun) -> dict[str, Value]:
         "form": new.form.value,
         "resume_on_crash": new.resume_on_crash,
         "isolation": new.isolation.value,
+        "policy": dump(dict(new.policy)),
     }
 
 
@@ -385,10 +387,11 @@ def _refusal(error: sqlite3.IntegrityError, new: NewRun) -> Exception:
 
 
 def _runs(rows: Iterable[sqlite3.Row]) -> list[Run]:
-    return [_run(row) for row in rows]
+    return [run_of(row) for row in rows]
 
 
-def _run(row: sqlite3.Row) -> Run:
+def run_of(row: sqlite3.Row) -> Run:
+    """Return a row of the run table that has its agent's facts beside it."""
     outcome = row["outcome"]
     return Run(
         key=RunKey(row["agent_id"], row["n"]),
@@ -442,6 +445,7 @@ def _agent(row: sqlite3.Row) -> Agent:
         prompt=row["prompt"],
         created_at=row["created_at"],
         isolation=Isolation(row["isolation"]),
+        policy=load_object(row["policy"]) or {},
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from headcount.domain.model import Isolation, Message, Task, TaskContext, TaskState
-from headcount.store.codec import dump, load
+from headcount.store.codec import dump, load, load_object
 from headcount.store.session import Session
 
 
@@ -37,6 +37,7 @@ class Tasks:
             closed_at=task.closed_at,
             isolation=task.isolation.value,
             setup=dump(task.setup),
+            policy=dump(task.policy),
         )
 
     def get(self, task_id: str) -> Task | None:
@@ -80,6 +81,7 @@ def _task(row: sqlite3.Row) -> Task:
         closed_at=row["closed_at"],
         isolation=Isolation(row["isolation"]),
         setup=tuple(load(row["setup"])),
+        policy=load_object(row["policy"]) or {},
     )
 
 

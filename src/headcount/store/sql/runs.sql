@@ -4,10 +4,10 @@
 -- An agent's id is new, or nothing is written.
 INSERT INTO agent (agent_id, task_id, role, parent_id, depth, harness, model, effort,
                    work_hash, command, cwd, created_at, prompt, options, resume_on_crash,
-                   isolation)
+                   isolation, policy)
 VALUES (:agent_id, :task_id, :role, :parent, :depth, :harness, :model, :effort,
         :work_hash, :command, :cwd, :reserved_at, :prompt, :options, :resume_on_crash,
-        :isolation);
+        :isolation, :policy);
 
 -- name: add
 -- Take the agent's, the (task, role) and the (task, work) slot, or fail on a constraint.

@@ -1,9 +1,11 @@
 -- name: add
 -- A task's id is new, or nothing is written.
 INSERT INTO task (task_id, description, priority, project, state, context,
-                  max_live, max_agents, max_depth, spawn_rules, created_at, closed_at, isolation, setup)
+                  max_live, max_agents, max_depth, spawn_rules, created_at, closed_at, isolation, setup,
+                  policy)
 VALUES (:task_id, :description, :priority, :project, :state, :context,
-        :max_live, :max_agents, :max_depth, :spawn_rules, :created_at, :closed_at, :isolation, :setup);
+        :max_live, :max_agents, :max_depth, :spawn_rules, :created_at, :closed_at, :isolation, :setup,
+        :policy);
 
 -- name: get
 -- One task by its id, or no row.
