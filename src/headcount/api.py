@@ -1078,3 +1078,41 @@ class Headcount:
         from headcount.services import daemon
 
         return daemon.down(self._context)
+
+    def get_service(self) -> answers.ServiceFacts:
+        """Say how the systemd unit of this home's daemon reads, whether it is installed and how it stands.
+
+        >>> "KillMode=process" in fleet.get_service().unit
+        True
+        """
+        from headcount.services import service
+
+        return service.get(self._context)
+
+    def install_service(self) -> answers.ServiceFacts:
+        """Have systemd keep the daemon alive, from now on and from each login.
+
+        >>> fleet.install_service().state  # doctest: +SKIP
+        'active'
+
+        Raises:
+            Infrastructure: there is no systemd to be asked, or it could not start the daemon.
+            NotAllowed: an agent asks.
+        """
+        from headcount.services import service
+
+        return service.install(self._context)
+
+    def remove_service(self) -> answers.ServiceFacts:
+        """Take the unit away and end its daemon; agents are left as they are.
+
+        >>> fleet.remove_service().installed  # doctest: +SKIP
+        False
+
+        Raises:
+            Infrastructure: there is no systemd to be asked, or it failed.
+            NotAllowed: an agent asks.
+        """
+        from headcount.services import service
+
+        return service.remove(self._context)

@@ -24,6 +24,7 @@ from headcount.harnesses.base import Launch, Probe
 from headcount.runtimes import terminal
 from headcount.runtimes.base import Views
 from headcount.runtimes.local import LocalPlacement
+from headcount.runtimes.systemd import Systemd
 from headcount.runtimes.tmux_view import NoViews, TmuxViews
 from headcount.runtimes.worktrees import GitRepositories
 from headcount.services.context import Context, Offered
@@ -105,6 +106,7 @@ def context(
         ensure_daemon=lambda: _ensure_daemon(place, environ, wanted=settings.autostart and not is_daemon),
         daemon_pid=lambda: os.getpid() if is_daemon else daemon.holder(place),
         daemon=OurDaemon(place),
+        service_manager=Systemd(environ, place.root, (sys.executable, "-P", "-m", "headcount.daemon")),
     )
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,29 +73,8 @@ def test_a_sign_of_life_of_another_daemon_says_nothing_of_this_one(home: Path) -
 # ---------------------------------------------------------------- the service manager
 
 
-@dataclass(frozen=True, slots=True)
-class Manager:
-    """What a service manager would hear."""
-
-    line: socket.socket
-    env: dict[str, str]
-
-    def hears(self) -> dict[str, str]:
-        """Return the next message."""
-        said = self.line.recv(4096).decode()
-        return dict(each.split("=", 1) for each in said.splitlines())
-
-
-@contextmanager
-def manager(address: str, watchdog: float) -> Iterator[Manager]:
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as line:
-        line.bind(f"\0{address[1:]}" if address.startswith("@") else address)
-        line.settimeout(daemons.PATIENCE)
-        yield Manager(line, {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": str(int(watchdog * 1e6))})
-
-
 def test_a_manager_hears_that_it_is_ready_lives_and_stops(home: Path) -> None:
-    with manager(str(home / "n"), 0.3) as heard, daemon(home, **heard.env) as process:
+    with daemons.manager(str(home / "n"), 0.3) as heard, daemon(home, **heard.env) as process:
         first = heard.hears()
         assert (first["READY"], first["MAINPID"]) == ("1", str(process.pid))
         assert start.holder(Home(home)) == process.pid
@@ -108,7 +84,7 @@ def test_a_manager_hears_that_it_is_ready_lives_and_stops(home: Path) -> None:
 
 
 def test_a_manager_takes_the_place_of_a_daemon_that_need_started(home: Path, tmp_path: Path) -> None:
-    with daemon(home) as first, manager("@" + str(home), 60) as heard:
+    with daemon(home) as first, daemons.manager("@" + str(home), 60) as heard:
         env = daemons.environment(home, heard.env)
         with subprocess.Popen([*daemons.DAEMON, "--home", str(home)], env=env) as second:
             assert heard.hears()["MAINPID"] == str(second.pid)
@@ -119,7 +95,7 @@ def test_a_manager_takes_the_place_of_a_daemon_that_need_started(home: Path, tmp
 
 
 def test_an_agent_does_not_get_the_managers_socket(home: Path) -> None:
-    with manager(str(home / "n"), 60) as heard, daemon(home, **heard.env) as process:
+    with daemons.manager(str(home / "n"), 60) as heard, daemon(home, **heard.env) as process:
         environ = Path(f"/proc/{process.pid}/environ")  # as it was started; what it hands on is its own
         assert b"NOTIFY_SOCKET" in environ.read_bytes()
         with daemons.Bridge(home) as bridge:

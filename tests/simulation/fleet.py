@@ -15,6 +15,7 @@ from headcount.domain.options import Ability, Options
 from headcount.harnesses import catalogue
 from headcount.harnesses.base import Harness
 from headcount.harnesses.command import Command
+from headcount.runtimes.systemd import Systemd
 from headcount.runtimes.worktrees import GitRepositories
 from headcount.services import (
     agents,
@@ -155,6 +156,7 @@ class Fleet:
             ensure_daemon=lambda: None,
             daemon_pid=lambda: None,
             daemon=NoDaemon(),
+            service_manager=Systemd({}, Path("/"), ()),
         )
 
     # what programs do

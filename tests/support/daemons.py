@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from typing import Any, Self
@@ -96,6 +98,27 @@ def kill(home: Path) -> int:
     os.kill(pid, signal.SIGKILL)
     until(lambda: start.holder(Home(home)) != pid, what="the killed daemon is gone")
     return pid
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """What a service manager would hear."""
+
+    line: socket.socket
+    env: dict[str, str]
+
+    def hears(self) -> dict[str, str]:
+        """Return the next message."""
+        said = self.line.recv(4096).decode()
+        return dict(each.split("=", 1) for each in said.splitlines())
+
+
+@contextmanager
+def manager(address: str, watchdog: float) -> Iterator[Manager]:
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as line:
+        line.bind(f"\0{address[1:]}" if address.startswith("@") else address)
+        line.settimeout(PATIENCE)
+        yield Manager(line, {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": str(int(watchdog * 1e6))})
 
 
 class Bridge:

@@ -541,6 +541,21 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceFacts:
+    """The systemd user unit of this home's daemon. `current`: the file says what it would say now. `why`: no
+    systemd can be asked, and then `state` and `lingers` are not known."""
+
+    name: str
+    path: str
+    unit: str
+    installed: bool
+    current: bool
+    state: str
+    lingers: bool | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HarnessFacts:
     """One harness. `state`: ready; missing, too_old or not_ready (its program is, and `why`); broken (of
     another package, which cannot be used). `logged_in` None: nobody can tell."""

@@ -65,6 +65,38 @@ class Daemon(Protocol):
         ...
 
 
+class ServiceManager(Protocol):
+    """What keeps services of the user alive: systemd. `unit` is the file, in `directory`, of this home's
+    daemon; `command` starts a daemon whose home is still to be named."""
+
+    @property
+    def unit(self) -> str: ...
+    @property
+    def directory(self) -> str: ...
+    @property
+    def command(self) -> tuple[str, ...]: ...
+
+    def why_not(self) -> str:
+        """Return why there is none to be asked, or nothing."""
+        ...
+
+    def state(self) -> str:
+        """Return what it calls our unit: active, inactive, failed or the like."""
+        ...
+
+    def lingers(self) -> bool:
+        """Say whether the user's services outlive his last session."""
+        ...
+
+    def install(self, text: str) -> None:
+        """Write our unit, and have it started now and at each login; raises Infrastructure."""
+        ...
+
+    def remove(self) -> bool:
+        """End our unit and take it away; return whether there was one. Raises Infrastructure."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Offered:
     """A harness as it stands in the catalogue: our own, or another package's. Without `harness` it cannot be
@@ -123,6 +155,7 @@ class Context:
     ensure_daemon: Callable[[], None]  # starts it if it is needed and absent; never waits
     daemon_pid: Callable[[], int | None]
     daemon: Daemon
+    service_manager: ServiceManager
     harness_names: tuple[str, ...] = ()
     call: str | None = None
     """The key of the call that we are in, the same however often it is sent: it changes things once."""

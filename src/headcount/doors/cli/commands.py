@@ -39,6 +39,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Machine": {
         "up": ("daemon", "Start the daemon."),
         "down": ("daemon", "Stop the daemon; agents go on."),
+        "service": ("service", "Have systemd keep the daemon alive."),
         "halt": ("stop", "End every live agent and refuse new ones."),
         "connect": ("connect", "Register Headcount in an MCP client."),
         "mcp": ("daemon", "Serve MCP on stdin and stdout, for a client to start."),
