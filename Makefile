@@ -8,7 +8,7 @@ TESTS ?= tests
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test test-harnesses test-harnesses-all lint format lock upgrade demo bench mutants soak clean
+.PHONY: help setup dev test test-harnesses test-harnesses-all lint format lock upgrade demo bench mutants soak fuzz clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ mutants: dev ## Break each invariant and limit once; a test must notice
 
 soak: dev ## Storms of 2,000 random operations on real processes, and random histories (SOAK_ARGS=...)
 	$(BIN)/python tests/soak/run.py --histories 5000 $(SOAK_ARGS)
+
+fuzz: dev ## Send 1,000 inputs of every kind to each tool and door (FUZZ_EXAMPLES=n)
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1000} $(BIN)/python -m pytest --timeout 3600 -n $(WORKERS) tests/faults/test_fuzz.py
 
 clean: ## Remove what make made
 	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis

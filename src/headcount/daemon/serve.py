@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import h11
 import structlog
 import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
@@ -93,6 +94,7 @@ def config(fleet: Headcount, crew: Crew, person_token: str, watch: Watch) -> uvi
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACEFUL,
         h11_max_incomplete_event_size=2 * CALLER_MAX,
@@ -121,6 +123,18 @@ class PeerChecked(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.transport is not None:
             super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP. A request in the middle of which it comes gets no second answer: that
+        would be an error of ours in the log, whenever anybody likes."""
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
 
 
 def _is_foreign(peer: Any) -> bool:

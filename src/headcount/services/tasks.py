@@ -114,9 +114,9 @@ def _project(context: Context, named: str | None) -> str:
             "the current directory is gone", hint="go to one that exists, or name the project in full"
         )
     path = Path(context.caller.cwd, named or ".")
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists() raises on a name that is too long
         raise InvalidInput(f"project directory {path} does not exist", hint="create it, or name another")
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InvalidInput(f"project {path} is not a directory", hint="name the directory that holds it")
     return os.path.normpath(path)
 
