@@ -656,6 +656,33 @@ class Headcount:
 
         return agents.attach_command(self._context, agent_id)
 
+    # who is told of what happens
+
+    def list_hooks(self) -> answers.HookList:
+        """List the notification hooks of the settings: what each is told of, how much of that it was told,
+        and what is wrong with it. The daemon tells them.
+
+        >>> Headcount(notify=[{"name": "me", "command": ["true"]}]).list_hooks().hooks[0].on
+        ('run_ended', 'run_lost', 'halted')
+        """
+        from headcount.services import notify
+
+        return notify.page(self._context)
+
+    def test_hook(self, name: str) -> answers.Tested:
+        """Tell a notification hook something now, once, and say whether it took it.
+
+        >>> Headcount(notify=[{"name": "me", "command": ["false"]}]).test_hook("me").note
+        'false ended with 1'
+
+        Raises:
+            NotFound: the settings have no such hook.
+            NotAllowed: an agent asks.
+        """
+        from headcount.services import notify
+
+        return notify.test(self._context, name)
+
     # where agents work
 
     def list_worktrees(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headcount import config
 from headcount.client import DaemonClient
@@ -29,6 +29,9 @@ from headcount.runtimes.tmux_view import NoViews, TmuxViews
 from headcount.runtimes.worktrees import GitRepositories
 from headcount.services.context import Context, Offered
 from headcount.store.registry import Registry
+
+if TYPE_CHECKING:
+    from headcount.domain.notices import Hook
 
 
 class SystemClock:
@@ -106,6 +109,8 @@ def context(
         ensure_daemon=lambda: _ensure_daemon(place, environ, wanted=settings.autostart and not is_daemon),
         daemon_pid=lambda: os.getpid() if is_daemon else daemon.holder(place),
         daemon=OurDaemon(place),
+        tell=lambda hook, facts: _tell(hook, facts, environ),
+        hook_wrong=lambda hook: _hook_wrong(hook, environ),
         service_manager=Systemd(environ, place.root, (sys.executable, "-P", "-m", "headcount.daemon")),
     )
 
@@ -141,6 +146,18 @@ class OurPrograms:
 
     def logged_in(self, probe: Probe, *, env: Mapping[str, str]) -> bool | None:
         return installed.logged_in(probe, env=env)
+
+
+def _tell(hook: Hook, facts: Mapping[str, object], environ: Mapping[str, str]) -> None:
+    from headcount.runtimes import hooks  # only here: most commands tell nobody
+
+    hooks.tell(hook, facts, environ)
+
+
+def _hook_wrong(hook: Hook, environ: Mapping[str, str]) -> str:
+    from headcount.runtimes import hooks  # only here, as above
+
+    return hooks.wrong(hook, environ)
 
 
 class OurDaemon:

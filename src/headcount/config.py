@@ -10,11 +10,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from headcount.domain.errors import Infrastructure, InvalidInput
 from headcount.domain.model import Limits
 from headcount.domain.policy import parse_policy
+
+if TYPE_CHECKING:
+    from headcount.domain.notices import Hook
 
 SOCKET_PATH_MAX: Final = 100
 """A Unix socket path holds 107 bytes on Linux and 103 on macOS, its end mark included."""
@@ -220,6 +223,7 @@ class Settings:
     worktree_setup_timeout: float = 600.0  # seconds
     watchdog_every: float = 5.0  # seconds between the daemon's looks at live runs
     policy: Mapping[str, Any] = field(default_factory=dict)  # domain.policy: the table [policy]
+    notify: tuple[Hook, ...] = ()  # who outside is told of what happens; not in the environment
 
 
 def default_root(environ: Mapping[str, str]) -> Path:
@@ -262,7 +266,7 @@ def _from_file(home: Home) -> Mapping[str, Any]:
     return {**found, **limits}
 
 
-_NAMES: Final = {each.name for each in fields(Settings)} - {"limits"}
+_NAMES: Final = {each.name for each in fields(Settings)} - {"limits", "notify"}
 _LIMIT_NAMES: Final = {each.name for each in fields(Limits)}
 
 
@@ -280,10 +284,14 @@ def _merge(settings: Settings, values: Mapping[str, Any], source: str) -> Settin
             settings = replace(settings, limits=replace(settings.limits, **{name: typed}))
         elif name in _NAMES:
             settings = replace(settings, **{name: _typed(name, value, getattr(settings, name), source)})
+        elif name == "notify":
+            from headcount.domain.notices import parse_hooks  # only here: most have none
+
+            settings = replace(settings, notify=parse_hooks(value, source=source))
         else:
             raise InvalidInput(
                 f"unknown setting {name!r} in {source}",
-                hint=f"known: {', '.join(sorted(_NAMES | _LIMIT_NAMES))}",
+                hint=f"known: {', '.join(sorted({*_NAMES, *_LIMIT_NAMES, 'notify'}))}",
             )
     return settings
 

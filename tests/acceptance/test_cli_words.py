@@ -17,7 +17,7 @@ from headcount.doors.cli.reference import page
 from headcount.doors.cli.root import root
 from tests.support.commands import environment, headcount
 
-ANSWERING = sorted(set(COMMANDS) - {"harness", "mcp", "service", "task", "worktree"})
+ANSWERING = sorted(set(COMMANDS) - {"harness", "mcp", "notify", "service", "task", "worktree"})
 """Commands with options of their own; those that hand their arguments on have none."""
 
 

@@ -156,6 +156,8 @@ class Fleet:
             ensure_daemon=lambda: None,
             daemon_pid=lambda: None,
             daemon=NoDaemon(),
+            tell=lambda _hook, _facts: None,
+            hook_wrong=lambda _hook: "",
             service_manager=Systemd({}, Path("/"), ()),
         )
 

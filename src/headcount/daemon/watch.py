@@ -17,6 +17,7 @@ import structlog
 
 from headcount.daemon.accounts import Accounts
 from headcount.daemon.inotify import Inotify
+from headcount.daemon.notices import Notices
 from headcount.daemon.postmortems import PostMortems
 from headcount.daemon.progress import Progress
 from headcount.daemon.resumes import Resumes
@@ -71,6 +72,7 @@ class Watch:
         self._accounts: Final = Accounts(context)
         self._resumes: Final = Resumes(context)
         self._postmortems: Final = PostMortems(context)
+        self._notices: Final = Notices(context)
         self._watchdog: Final = Watchdog(context, remember=self._resumes.remember)
         self._due: Final = threading.Event()
         self._over: Final = threading.Event()
@@ -85,7 +87,8 @@ class Watch:
     def begin(self) -> None:
         """Start the threads."""
         makers = (self._transcripts.run, self._accounts.run, self._postmortems.run)
-        for work in (self._follow, self._count, *makers, self._resumes.run, self._watchdog.run):
+        tellers = self._notices.works()
+        for work in (self._follow, self._count, *makers, self._resumes.run, self._watchdog.run, *tellers):
             threading.Thread(target=work, name=work.__qualname__, daemon=True).start()
 
     def end(self) -> None:
@@ -95,12 +98,14 @@ class Watch:
         self._accounts.end()
         self._resumes.end()
         self._postmortems.end()
+        self._notices.end()
         self._watchdog.end()
         self._due.set()
 
     def counters(self) -> dict[str, Any]:
         """Return what has been done since the start."""
-        others = (self._transcripts, self._accounts, self._resumes, self._postmortems, self._watchdog)
+        makers = (self._transcripts, self._accounts, self._postmortems)
+        others = (*makers, self._resumes, self._watchdog, self._notices)
         failures = self._failures + sum(each.failures for each in others)
         return {"headcounts": self._headcounts, "ends_noticed": self._ends, "failures": failures}
 

@@ -506,6 +506,40 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class HookFacts:
+    """A notification hook of the settings. `wrong` says what can be seen to be wrong with it; the counts are
+    of what it was or is to be told."""
+
+    name: str
+    how: str  # command, webhook or desktop
+    to: str
+    on: tuple[str, ...]  # kinds of events
+    tasks: tuple[str, ...]  # none: of any
+    queued: int
+    delivered: int
+    dead: int  # after so many tries
+    last_failure: str | None
+    wrong: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookList:
+    """In their order in the settings."""
+
+    hooks: tuple[HookFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """Whether a hook took what it was told; `note` says why not."""
+
+    name: str
+    how: str
+    delivered: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """One disagreement between the registry and the machine, and what a repair does about it."""
 

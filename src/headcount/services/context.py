@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from headcount.config import Home, Settings
 from headcount.domain.model import Caller, RunKey
 from headcount.harnesses.base import Harness, Launch, Probe
 from headcount.runtimes.base import Placement, Repositories, Views
 from headcount.store.registry import Registry
+
+if TYPE_CHECKING:
+    from headcount.domain.notices import Hook
 
 
 class Clock(Protocol):
@@ -156,6 +159,8 @@ class Context:
     daemon_pid: Callable[[], int | None]
     daemon: Daemon
     service_manager: ServiceManager
+    tell: Callable[[Hook, Mapping[str, object]], None]  # a hook, once; raises Infrastructure
+    hook_wrong: Callable[[Hook], str]  # what can be seen to be wrong with it, or nothing
     harness_names: tuple[str, ...] = ()
     call: str | None = None
     """The key of the call that we are in, the same however often it is sent: it changes things once."""

@@ -13,7 +13,7 @@ from typing import Final
 from headcount.domain.environment import select
 from headcount.domain.errors import HeadcountError
 from headcount.domain.prompt import PARTS
-from headcount.services import account, collect, headcount, heartbeat, probes
+from headcount.services import account, collect, headcount, heartbeat, notify, probes
 from headcount.services.answers import Check, Diagnosis, Health
 from headcount.services.context import Context
 
@@ -26,7 +26,8 @@ def examine(context: Context) -> Diagnosis:
     checks = [
         *(_safely(check, context) for check in (_registry, _home, _disk, _memory)),
         _views(context, health),
-        *(_safely(check, context) for check in (_daemon, _halt, _limits, _prompts, _prices, _rowless)),
+        *(_safely(check, context) for check in (_daemon, _halt, _limits, _prompts, _prices)),
+        *(_safely(check, context) for check in (_hooks, _rowless)),
         *probes.checks(context),
     ]
     if failed is not None:
@@ -219,6 +220,18 @@ def _rowless(context: Context) -> Check:
     names = ", ".join(str(each.key) for each in found[:ROWLESS_NAMED])
     more = f" and {len(found) - ROWLESS_NAMED} more" if len(found) > ROWLESS_NAMED else ""
     return Check("rowless", None, f"no row has {names}{more}, which are over", "'headcount gc' collects them")
+
+
+def _hooks(context: Context) -> Check:
+    """Say whether those who are to be told of what happens can be told."""
+    found = notify.page(context).hooks
+    if wrong := [f"{each.name}: {each.wrong}" for each in found if each.wrong]:
+        return Check("notify", False, "; ".join(wrong), "mend it, then try 'headcount notify test NAME'")
+    late = [each for each in found if each.last_failure and (each.queued or each.dead)]
+    if failing := [f"{each.name}, {each.dead} dead: {each.last_failure}" for each in late]:
+        return Check("notify", None, "; ".join(failing), "see 'headcount notify list'")
+    names = ", ".join(each.name for each in found)
+    return Check("notify", True, f"tells {names}" if names else "no hooks: nobody outside is told")
 
 
 def _prices(context: Context) -> Check:

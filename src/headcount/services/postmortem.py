@@ -245,7 +245,7 @@ def _near(context: Context, case: _Case) -> Iterator[Edge]:
     """Yield the limits that were near at the end. Those of the machine are today's settings; what it has free
     is told only if the end was just now."""
     run, known, limits = case.run, case.known, context.settings.limits
-    policy = merged(run.role, known.task_policy, known.agent_policy)
+    policy = merged(run.role, context.settings.policy, known.task_policy, known.agent_policy)
     yield from of_the_run(run, known.exit, policy)
     crashes = sum(each.why.value == "crash" for each in case.runs)
     yield from near(

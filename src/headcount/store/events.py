@@ -68,6 +68,10 @@ class Events:
             rows = self._session.all("events.since", **values)
         return [_event(row) for row in rows]
 
+    def get(self, seq: int) -> Event | None:
+        row = self._session.one("events.get", seq=seq)
+        return None if row is None else _event(row)
+
     def refusals(self, task_id: str) -> dict[str, int]:
         """Count the task's refusals by reason, over the journal's retention."""
         rows = self._session.all("events.refusals", task_id=task_id)

@@ -23,6 +23,7 @@ from headcount.store.heartbeats import Heartbeats
 from headcount.store.keys import IdempotencyKeys
 from headcount.store.lock import WritersLock, busy, sqlite_holder
 from headcount.store.messages import Messages
+from headcount.store.notices import Notices
 from headcount.store.postmortems import PostMortems
 from headcount.store.quarantine import Quarantine, QuarantineDirectory
 from headcount.store.reports import Reports
@@ -43,6 +44,7 @@ class Tx:
         "heartbeats",
         "keys",
         "messages",
+        "notices",
         "postmortems",
         "reports",
         "runs",
@@ -64,6 +66,7 @@ class Tx:
         self.messages: Final = Messages(session)
         self.worktrees: Final = Worktrees(session)
         self.postmortems: Final = PostMortems(session)
+        self.notices: Final = Notices(session)
 
 
 @dataclass(frozen=True, slots=True)

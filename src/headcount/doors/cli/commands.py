@@ -44,6 +44,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "connect": ("connect", "Register Headcount in an MCP client."),
         "mcp": ("daemon", "Serve MCP on stdin and stdout, for a client to start."),
         "harness": ("harness", "List the harnesses, and what each can do."),
+        "notify": ("notify", "List or test the hooks that tell you what happens."),
         "doctor": ("doctor", "Check that the count is right, and what it stands on."),
         "repair": ("doctor", "Make registry and machine agree."),
         "audit": ("audit", "Prove the guarantees in a scratch home."),

@@ -23,6 +23,10 @@ SELECT * FROM event
    AND (:kinds IS NULL OR instr(:kinds, '|' || kind || '|'))
  ORDER BY seq LIMIT :limit;
 
+-- name: get
+-- One event by its number, or no row.
+SELECT * FROM event WHERE seq = :seq;
+
 -- name: refusals
 -- How often the task was refused an agent, by reason.
 SELECT coalesce(reason, '') AS reason, count(*) AS number
