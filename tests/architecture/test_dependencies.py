@@ -11,7 +11,7 @@ import pytest
 from tests.support import source
 from tests.support.source import REPOSITORY
 
-IMPORTED_AS = {"google-re2": "re2"}
+IMPORTED_AS = {"google-re2": "re2", "prometheus-client": "prometheus_client"}
 LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-uv.txt")
 
 

@@ -24,10 +24,11 @@ from headcount.api import Headcount
 from headcount.config import Home
 from headcount.daemon import log
 from headcount.daemon.lock import Held
+from headcount.daemon.metrics import Metrics
 from headcount.daemon.notify import Notifier
 from headcount.daemon.progress import Progress
 from headcount.daemon.watch import Watch
-from headcount.doors.http.app import CALLER_MAX, Identity, TokenOnThePort, health
+from headcount.doors.http.app import CALLER_MAX, Identity, TokenOnThePort, figures, health
 from headcount.doors.mcp.app import Door, make_server
 from headcount.doors.mcp.crew import Crew
 
@@ -54,7 +55,9 @@ def run(
     sys.setswitchinterval(SWITCH)
     log.configure(home.daemon_log)
     fleet = Headcount(home.root, autostart=False)
-    watch = Watch(fleet.context, held)
+    metrics = Metrics(fleet.context)
+    fleet.context.registry.around = metrics.transaction
+    watch = Watch(fleet.context, held, figures=metrics)
     crew = Crew()
     watch.begin()
     server = Server(config(fleet, crew, person_token, watch), manager, watch.progress)
@@ -84,6 +87,7 @@ def config(fleet: Headcount, crew: Crew, person_token: str, watch: Watch) -> uvi
     identity = Identity(fleet, person_token)
     mcp = make_server(Door(identity.asked, crew))
     mcp.custom_route("/health", ["GET"])(health(watch.counters))
+    mcp.custom_route("/metrics", ["GET"])(figures(watch.exposition, identity, crew))
     app = mcp.streamable_http_app(stateless_http=True, transport_security=only_this_machine())
     app.user_middleware.append(Middleware(TokenOnThePort, identity=identity, crew=crew))
     return uvicorn.Config(

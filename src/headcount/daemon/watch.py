@@ -45,11 +45,19 @@ class Kept(Protocol):
 class Figures:
     """Who keeps figures of what is done; this one does not."""
 
+    def begin(self) -> None:
+        """Count from now on."""
+        return
+
     def headcount_took(self, seconds: float) -> None:
         return
 
     def repaired(self, problem: Problem) -> None:
         return
+
+    def exposition(self, failures: int = 0) -> bytes:
+        """Return the figures as Prometheus reads them, with how often a loop of the daemon failed."""
+        return b""
 
 
 class Watch:
@@ -109,9 +117,14 @@ class Watch:
         failures = self._failures + sum(each.failures for each in others)
         return {"headcounts": self._headcounts, "ends_noticed": self._ends, "failures": failures}
 
+    def exposition(self) -> bytes:
+        """Return the figures for Prometheus; raises HeadcountError where the registry cannot be read."""
+        return self._figures.exposition(int(self.counters()["failures"]))
+
     # the headcount
 
     def _count(self) -> None:
+        self._safely(self._figures.begin)
         while not self._over.is_set():
             self.progress.came_round("count")
             self._safely(self._headcount)

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from headcount.store.calls import Calls
 from headcount.store.connection import Handle, schema_version
 from headcount.store.events import Events
 from headcount.store.faults import is_busy, is_corruption, machine_fault
+from headcount.store.figures import Figures
 from headcount.store.findings import Findings
 from headcount.store.flags import Flags
 from headcount.store.heartbeats import Heartbeats
@@ -39,6 +40,7 @@ class Tx:
     __slots__ = (
         "calls",
         "events",
+        "figures",
         "findings",
         "flags",
         "heartbeats",
@@ -59,6 +61,7 @@ class Tx:
         self.reports: Final = Reports(session)
         self.findings: Final = Findings(session)
         self.flags: Final = Flags(session)
+        self.figures: Final = Figures(session)
         self.events: Final = Events(session)
         self.heartbeats: Final = Heartbeats(session)
         self.keys: Final = IdempotencyKeys(session)
@@ -105,6 +108,8 @@ class Registry:
         `on_statement` gets the text of each SQL statement that is run, for tests that count.
         """
         self.opens = 0
+        self.around: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext()
+        """What stands around each transaction, read or write, of this process: it measures."""
         self._path: Final = path
         self._backups: Final = backups
         self._wait: Final = wait
@@ -135,7 +140,7 @@ class Registry:
             RegistryCorrupt, RegistryTooNew, Infrastructure: the registry cannot be used.
         """
         self._refuse_nesting()
-        with self._explained():
+        with self.around("write"), self._explained():
             self._handle(locked=False)  # opening takes milliseconds: not while others queue behind us
             with (
                 self._lock.hold(purpose),
@@ -151,7 +156,11 @@ class Registry:
             RegistryCorrupt, RegistryTooNew, Infrastructure: the registry cannot be used.
         """
         self._refuse_nesting()
-        with self._explained(), self._transaction(self._handle(locked=False), "BEGIN") as tx:
+        with (
+            self.around("read"),
+            self._explained(),
+            self._transaction(self._handle(locked=False), "BEGIN") as tx,
+        ):
             yield tx
 
     @contextmanager

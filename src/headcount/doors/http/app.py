@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headcount import __version__
@@ -31,6 +31,7 @@ from headcount.services import given, rights
 
 CALLER_HEADER: Final = "x-headcount-caller"
 KEY_HEADER: Final = "x-headcount-key"
+EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 CALLER_MAX: Final = 200_000
 """Bytes; an environment may hold 128 KiB in one variable."""
 
@@ -44,6 +45,10 @@ class Identity:
 
     def is_person(self, token: str) -> bool:
         return hmac.compare_digest(token.encode(), self._person_token.encode())
+
+    def asks_as_person(self, request: Request) -> bool:
+        token = bearer(request.headers)
+        return token is None or self.is_person(token)  # without one it came through the socket
 
     def asked(self, request: Any) -> Asked:
         """Return the request as the doors see it. Blocks: it reads the registry for an agent's token.
@@ -153,5 +158,24 @@ def health(count: Callable[[], dict[str, Any]]) -> Callable[[Request], Any]:
 
     async def answer(_: Request) -> JSONResponse:
         return JSONResponse({"name": "headcount", "version": __version__, "pid": os.getpid(), **count()})
+
+    return answer
+
+
+def figures(expose: Callable[[], bytes], identity: Identity, crew: Crew) -> Callable[[Request], Any]:
+    """Return the endpoint of Prometheus. It is the person's: an agent learns nothing of others by it."""
+
+    def told(request: Request) -> bytes:
+        if not identity.asks_as_person(request):
+            raise NotAllowed("the figures are the person's", hint="send the TOKEN of the file 'token'")
+        return expose()
+
+    async def answer(request: Request) -> Response:
+        try:
+            text = await crew.do(lambda: told(request))
+        except HeadcountError as error:
+            status = 403 if isinstance(error, NotAllowed) else 503
+            return JSONResponse({"error": error.facts()}, status)
+        return Response(text, media_type=EXPOSITION)
 
     return answer
