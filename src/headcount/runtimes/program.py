@@ -66,6 +66,9 @@ def _write(path: str, data: bytes) -> None:
     """Write a file that others may be writing at the same time."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     mine = f"{path}.{os.getpid()}.{get_ident()}.tmp"  # other threads write it too
-    with open(mine, "wb") as file:
+    fd = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with open(fd, "wb") as file:
         file.write(data)
+        file.flush()
+        os.fsync(fd)  # after a power cut it would else be there, and empty
     os.replace(mine, path)
