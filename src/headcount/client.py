@@ -5,9 +5,11 @@ the daemon does it instead.
 """
 
 import binascii
+import errno
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
@@ -39,6 +41,20 @@ RETRY_PAUSE = 0.05
 HEAD_MAX = 65_536
 BODY_MAX = 4 * 1024 * 1024
 """Bytes of one request that the daemon takes."""
+
+
+def connect(line: socket.socket, path: str) -> None:
+    """Connect to the daemon. One of another user's, at a socket that was put in the place of ours, would get
+    our token.
+
+    Raises:
+        OSError: nobody listens there, or another user does.
+    """
+    line.connect(path)
+    if hasattr(socket, "SO_PEERCRED"):
+        pid_uid_gid = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        if int.from_bytes(pid_uid_gid[4:8], sys.byteorder) not in (os.getuid(), 0):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "it is another user's")
 
 
 class NoAnswer(Exception):
@@ -243,7 +259,7 @@ def _exchange(path: str, request: bytes) -> dict[str, Any]:
     reply, last = Reply(), None
     with socket.socket(socket.AF_UNIX) as line:
         line.settimeout(ANSWER_WAIT)
-        line.connect(path)
+        connect(line, path)
         line.sendall(request)
         while not reply.complete:
             data = line.recv(65_536)

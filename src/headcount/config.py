@@ -135,11 +135,24 @@ class Home:
         Raises:
             Infrastructure: it cannot be made, is not the user's own, or is on a network file system.
         """
+        self._refuse_links()
         if not self.live.is_dir():
             self._make_all()
-        if self.daemon_socket.parent != self.root and not self.runtime.is_dir():
+        if self.daemon_socket.parent != self.root:  # there or not: others may have made it
             _private(self.runtime.parent)
             _private(self.runtime)
+
+    @property
+    def _folders(self) -> tuple[Path, ...]:
+        return (self.runs, self.quarantine, self.backups, self.trash, self.cache, self.gates, self.live)
+
+    def _refuse_links(self) -> None:
+        """Refuse a link in the place of what is ours: we would write, move and remove wherever it leads."""
+        for each in (*self._folders, self.worktrees, self.registry):
+            if each.is_symlink():
+                raise Infrastructure(
+                    f"{each} is a symbolic link", hint="remove it; HEADCOUNT_HOME moves all state at once"
+                )
 
     def _make_all(self) -> None:
         if (size := len(os.fsencode(self.root))) > ROOT_PATH_MAX:
@@ -150,15 +163,7 @@ class Home:
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             _refuse_network(self.root)
-            for each in (
-                self.runs,
-                self.quarantine,
-                self.backups,
-                self.trash,
-                self.cache,
-                self.gates,
-                self.live,
-            ):
+            for each in self._folders:
                 each.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise Infrastructure(

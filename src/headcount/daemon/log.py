@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 
@@ -13,11 +15,17 @@ FILE_BYTES: Final = 1_000_000
 FILES_KEPT: Final = 3
 
 
+class _PrivateFile(logging.handlers.RotatingFileHandler):
+    """Is for the user alone, and follows no link in its place."""
+
+    def _open(self) -> TextIOWrapper:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        return open(os.open(self.baseFilename, flags, 0o600), "a", encoding=self.encoding)
+
+
 def configure(path: Path) -> None:
     """Send our own events and the libraries' warnings to the file."""
-    handler = logging.handlers.RotatingFileHandler(
-        path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8"
-    )
+    handler = _PrivateFile(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8")
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -174,9 +174,12 @@ def _publish(home: Home, port: socket.socket) -> None:
     _write(home.daemon_facts, json.dumps(facts))
 
 
+_ANEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+
+
 def _write(path: Path, text: str) -> None:
     """Replace a small private file in one step."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    with open(os.open(new, _ANEW, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     new.replace(path)

@@ -105,7 +105,7 @@ def spawn(home: Place, environ: Mapping[str, str]) -> None:
             scrubbed(environ),
             file_actions=(
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ),
             setsid=True,

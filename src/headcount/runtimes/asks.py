@@ -28,19 +28,26 @@ def answer(path: str, name: str, facts: Mapping[str, object]) -> bool:
     Raises:
         OSError: it cannot be written.
     """
-    folder = f"{path}/{FOLDER}"
-    passing = f"{folder}/.{name}.{os.getpid()}"
-    fd = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    place = os.open(f"{path}/{FOLDER}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        return _write(place, name, facts)
+    finally:
+        os.close(place)
+
+
+def _write(place: int, name: str, facts: Mapping[str, object]) -> bool:
+    passing = f".{name}.{os.getpid()}"
+    fd = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=place)
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             json.dump(facts, file)
             file.flush()
             os.fsync(fd)
-        os.link(passing, f"{folder}/{name}.answer")
+        os.link(passing, f"{name}.answer", src_dir_fd=place, dst_dir_fd=place)
     except FileExistsError:
         return False
     finally:
-        os.unlink(passing)
+        os.unlink(passing, dir_fd=place)
     return True
 
 

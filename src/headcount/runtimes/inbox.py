@@ -5,6 +5,7 @@ A note is written once, in one step, and stays; the program's driver answers it 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -23,23 +24,24 @@ def put(path: str, name: str, facts: Mapping[str, object]) -> None:
     note = f"{folder}/{name}.json"
     if os.path.exists(f"{folder}/{name}.done") or os.path.exists(note):
         return
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    passing = f"{folder}/.{name}.{os.getpid()}"
-    fd = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, mode=0o700)
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # no link that the agent put there
+    try:
+        _write(place, name, facts)
+    finally:
+        os.close(place)
+
+
+def _write(place: int, name: str, facts: Mapping[str, object]) -> None:
+    passing = f".{name}.{os.getpid()}"
+    fd = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=place)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         json.dump(facts, file)
         file.flush()
         os.fsync(fd)
-    os.rename(passing, note)
-    _sync(folder)
-
-
-def _sync(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    os.rename(passing, f"{name}.json", src_dir_fd=place, dst_dir_fd=place)
+    os.fsync(place)
 
 
 def answer(path: str, name: str) -> Mapping[str, Any] | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -39,10 +41,11 @@ def segments(path: str, stream: str) -> Sequence[Segment]:
         if name != base + middle + suffix or not _is_offset(middle):
             continue
         try:
-            size = os.stat(f"{path}/{name}").st_size
+            there = os.lstat(f"{path}/{name}")
         except FileNotFoundError:
             continue
-        found.append(Segment(int(middle[1:] or 0), size, f"{path}/{name}"))
+        if stat.S_ISREG(there.st_mode):  # nothing else is a runner's
+            found.append(Segment(int(middle[1:] or 0), there.st_size, f"{path}/{name}"))
     return sorted(found)
 
 
@@ -74,7 +77,17 @@ def _slice(parts: Sequence[Segment], start: int, limit: int, end: int) -> Output
     for each in parts:
         at = begin + len(data)
         if each.offset <= at < each.end and len(data) < limit:
-            with open(each.path, "rb") as file:
+            with open(each.path, "rb", opener=_opened) as file:
                 file.seek(at - each.offset)
                 data += file.read(min(limit - len(data), each.end - at))
     return OutputSlice(bytes(data), begin, begin - start, end)
+
+
+def _opened(path: str, flags: int) -> int:
+    """Open a file: not what a link in its place, which the agent may have made, points to."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise FileNotFoundError(errno.ENOENT, "it is a link", path) from error
+        raise

@@ -34,7 +34,7 @@ def read_object(path: str) -> Mapping[str, Any] | None:
         Unreadable: it cannot be read, is damaged, or is of a newer format.
     """
     try:
-        fd = os.open(path, os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a file: no link, no pipe
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -155,7 +155,7 @@ class Run:
             "layers": self.layers,
             "cgroup": text_of(self.leaf) if self.leaf else None,
         }
-        fd = posix.open("start.tmp", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
+        fd = posix.open("start.tmp", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600)
         try:
             write_all(fd, to_json(record).encode())
         finally:
@@ -416,7 +416,7 @@ def take_lock(fd: int) -> str:
 
 def reserve_exit() -> int:
     """Return the file of the record that will end the run, with its space taken."""
-    fd = posix.open("exit.tmp", posix.O_RDWR | posix.O_CREAT | posix.O_TRUNC, 0o600)
+    fd = posix.open("exit.tmp", posix.O_RDWR | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600)
     if hasattr(posix, "posix_fallocate"):
         posix.posix_fallocate(fd, 0, EXIT_SPACE)
     else:
@@ -525,7 +525,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         run()
     except BaseException:
-        log = posix.open("runner.log", posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND, 0o600)
+        log = posix.open(
+            "runner.log", posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_NOFOLLOW, 0o600
+        )
         posix.dup2(log, 2)
         raise
     return 0

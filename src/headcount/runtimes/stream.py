@@ -33,7 +33,8 @@ class Stream:
 
     @staticmethod
     def _open(name: str) -> int:
-        return posix.open(name, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
+        """Open a new file; no link that the agent has put in its place is followed."""
+        return posix.open(name, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600)
 
     def _name(self, offset: int) -> str:
         return "%s.%d%s" % (self.base, offset, self.suffix)

@@ -80,7 +80,8 @@ class Proc:
 
 
 def read_file(path: bytes) -> bytes:
-    fd = posix.open(path, posix.O_RDONLY)
+    """Read a file: not through a link in its place, and without waiting for the writer of a pipe."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK)
     try:
         parts = []
         while chunk := posix.read(fd, CHUNK):

@@ -351,7 +351,8 @@ class TmuxViews:
         text = _CONFIG.format(width=120, height=40, history=500, max_views=self._max_views)
         if _read(path) != text:
             passing = f"{path}.{os.getpid()}.{get_ident()}"
-            with open(passing, "w", encoding="utf-8") as file:
+            fd = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with open(fd, "w", encoding="utf-8") as file:
                 file.write(text)
             os.replace(passing, path)
         return path

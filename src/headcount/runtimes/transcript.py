@@ -131,7 +131,9 @@ class Transcript:
 
     def _store(self, place: Place) -> None:
         passing = f"{self._file}.place.tmp"
-        with open(passing, "w", encoding="ascii") as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(passing)  # a dead writer's, or a link that the agent made
+        with open(passing, "x", encoding="ascii", opener=_private) as file:
             json.dump({"format": 1, **asdict(place)}, file)
         os.replace(passing, f"{self._file}.place")
         self._place = place
@@ -162,3 +164,7 @@ def _append(path: str, data: bytes) -> None:
             data = data[os.write(fd, data) :]
     finally:
         os.close(fd)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

@@ -177,7 +177,7 @@ def _raise_flag(context: Context, reason: str) -> str:
     """Let deploys be refused from now on; return what is to be said if that could not be done. The file
     counts, not the words in it: for those a full disk may have no room."""
     try:
-        flag = os.open(context.home.halted, os.O_WRONLY | os.O_CREAT, 0o600)
+        flag = os.open(context.home.halted, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         return f"new deploys are not refused: {context.home.halted} cannot be written ({error.strerror})"
     try:

@@ -92,7 +92,8 @@ class QuarantineDirectory:
     def _write_marker(self, quarantine: Quarantine) -> None:
         aside = self._marker.with_name("standing.json-new")
         text = dump({"path": str(quarantine.path), "at": quarantine.at, "why": quarantine.why})
-        with open(aside, "w", encoding="utf-8") as file:
+        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with open(fd, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -263,7 +263,7 @@ class Bridge:
         line = socket.socket(socket.AF_UNIX)
         line.setblocking(False)
         try:
-            line.connect(self._path)
+            client.connect(line, self._path)
         except OSError as error:
             line.close()
             self._not_there(call, error, now)

@@ -115,10 +115,13 @@ def read(path: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+ANEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+
+
 def write(path: str, facts: Mapping[str, Any]) -> None:
     """Make a file appear whole and durable."""
     temporary = path + ".tmp"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    with open(os.open(temporary, ANEW, 0o600), "wb") as file:
         file.write(json.dumps(facts).encode())
         file.flush()
         os.fsync(file.fileno())
