@@ -449,6 +449,23 @@ class Headcount:
         given.text("prompt", prompt)
         return takeover.hand_back(self._context, request.Again(agent_id, prompt, given.words("env", env)))
 
+    def explain_agent(self, agent_id: str) -> answers.Explained:
+        """Say why an agent, live or over, stands as it does: which signals there are and since when, what the
+        watchdog has flagged and done, and what would change it.
+
+        >>> agent = fleet.deploy(task, role="builder", harness="command", command=["sleep", "60"])
+        >>> found = fleet.explain_agent(agent.agent_id)
+        >>> found.why, found.changes[0]  # doctest: +NORMALIZE_WHITESPACE
+        ("its program was confirmed to run, and its runner holds the run's lock",
+         "it ends with its program, or by 'headcount stop'")
+
+        Raises:
+            NotFound: no such agent.
+        """
+        from headcount.services import explain
+
+        return explain.explain(self._context, agent_id)
+
     def list_agents(
         self, *, task_id: str | None = None, all: bool = False, limit: int = 200, cursor: str | None = None
     ) -> answers.AgentList:

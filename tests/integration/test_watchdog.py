@@ -301,3 +301,20 @@ def test_nothing_fires_for_a_night_in_which_nobody_watched(kind: str, home: Path
         again = Watchdog(replace(opened.context, clock=clock), remember=lambda _: None)
         again.look()
         assert kind == "halted" or seen(opened, agent_id) == set()
+
+
+def test_an_agent_s_child_is_held_to_what_its_task_says(opened: Headcount, tmp_path: Path) -> None:
+    """The policy goes its whole way: from a task, through the daemon's tool, to what the watchdog does."""
+    spawn = {"role": "tester", "harness": "command", "command": list(SLEEPER), "policy": {"on_wall": "flag"}}
+    steps = json.dumps([{"spawn": spawn}, {"sleep": 600}])
+    roles = {"tester": {**SOON, "wall_limit_s": 0.3, "on_wall": "stop"}}
+    task = new_task(opened, tmp_path, policy={"roles": roles})
+    opened.deploy(task, role="lead", harness="script", prompt=steps)
+
+    def child() -> str | None:
+        found = opened.list_agents(task_id=task, all=True).agents
+        return next((each.agent_id for each in found if each.role == "tester"), None)
+
+    agent_id = until(child, what="its child", patience=30)
+    assert agent_id is not None
+    stopped_by_the_watchdog(opened, agent_id, "longer than it may")

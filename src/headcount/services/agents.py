@@ -143,6 +143,7 @@ def of(context: Context, tx: Tx, run: Run) -> AgentFacts:
         layers=_layers(context, run),
         result=run.result,
         usage=run.usage,
+        flags=tuple(flag.kind.value for flag in tx.flags.open(run.key.agent_id)),
     )
 
 

@@ -92,6 +92,7 @@ class AgentFacts:
     layers: tuple[str, ...]  # what holds the tree together: subreaper, cgroup, pdeathsig
     result: Mapping[str, object] | None
     usage: Mapping[str, object] | None
+    flags: tuple[str, ...]  # what the watchdog sees on it now
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,48 @@ class PostMortem:
     entries: tuple[Mapping[str, object], ...]  # the last of its output
     stderr: str  # the end of it
     made_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignalFacts:
+    """One thing that is known of a run, in words, and since when."""
+
+    name: str
+    value: str
+    since: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FlagFacts:
+    """What the watchdog saw on a run. `action` is what its policy says; `acted_at` and `done_at` say how far
+    that is, a `reason` why it was left undone."""
+
+    kind: str
+    means: str
+    run: int
+    evidence: Mapping[str, object]
+    raised_at: str
+    cleared_at: str | None  # it is no longer so
+    action: str
+    acted_at: str | None
+    done_at: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Why an agent stands as it does, by its latest run, and what would change it; flags: latest first."""
+
+    agent_id: str
+    run: int
+    state: str
+    outcome: str | None
+    ending: str | None
+    why: str
+    signals: tuple[SignalFacts, ...]
+    flags: tuple[FlagFacts, ...]
+    changes: tuple[str, ...]
+    policy: Mapping[str, object]  # what the watchdog holds it to
 
 
 @dataclass(frozen=True, slots=True)

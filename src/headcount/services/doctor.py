@@ -18,6 +18,7 @@ from headcount.services.answers import Check, Diagnosis, Health
 from headcount.services.context import Context
 
 ROWLESS_NAMED: Final = 5
+FLAGS_NAMED: Final = 5
 
 
 def examine(context: Context) -> Diagnosis:
@@ -27,7 +28,7 @@ def examine(context: Context) -> Diagnosis:
         *(_safely(check, context) for check in (_registry, _home, _disk, _memory)),
         _views(context, health),
         *(_safely(check, context) for check in (_daemon, _halt, _limits, _prompts, _prices)),
-        *(_safely(check, context) for check in (_hooks, _rowless)),
+        *(_safely(check, context) for check in (_flags, _hooks, _rowless)),
         *probes.checks(context),
     ]
     if failed is not None:
@@ -195,6 +196,16 @@ def _limits(context: Context) -> Check:
         f"{limits.machine_max_live} live on the machine, {limits.task_max_live} a task, "
         f"{limits.task_max_agents} a task over its life, depth {limits.max_depth}",
     )
+
+
+def _flags(context: Context) -> Check:
+    """Say on which agents the watchdog sees something: that is theirs, and does not make us unhealthy."""
+    with context.registry.read() as tx:
+        found = [f"{flag.key} {flag.kind}" for flag in tx.flags.open()]
+    if not found:
+        return Check("watchdog", True, "no flag is raised")
+    more = f" and {len(found) - FLAGS_NAMED} more" if len(found) > FLAGS_NAMED else ""
+    return Check("watchdog", None, ", ".join(found[:FLAGS_NAMED]) + more, "see 'headcount explain AGENT'")
 
 
 def _prompts(context: Context) -> Check:

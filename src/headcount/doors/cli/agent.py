@@ -43,6 +43,8 @@ def _lines(agent: AgentWhole) -> Iterator[str]:
         options=", ".join(f"{name} {harmless(str(value))}" for name, value in agent.options.items()),
         resumed=f"after a crash, at most {agent.resume_on_crash} times" if agent.resume_on_crash else "",
         directory=harmless(agent.cwd),
+        flags=", ".join(agent.flags),
+        policy=_policy(agent.policy),
         deployed=agent.created_at,
         said=_said(agent),
     )
@@ -67,6 +69,15 @@ def _table(**rows: str) -> Iterator[str]:
     for name, value in rows.items():
         if value:
             yield f"{name:<11}{value}"
+
+
+def _policy(policy: Mapping[str, object]) -> str:
+    """Return the limits that are on and what is done then."""
+    names = {"stall": "stall_after_s", "wall": "wall_limit_s", "memory": "memory_limit_mb"}
+    names |= {"output": "output_limit_mb", "linger": "linger_after_s", "stopped": "stopped_after_s"}
+    return ", ".join(
+        f"{limit} {policy[limit]:g}: {policy[f'on_{name}']}" for name, limit in names.items() if policy[limit]
+    )
 
 
 def _said(agent: AgentWhole) -> str:

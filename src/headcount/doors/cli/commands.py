@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "ps": ("ps", "Show the agents as a tree."),
         "status": ("status", "Show where a task stands."),
         "show": ("agent", "Show all that is known of an agent."),
+        "explain": ("explain", "Explain the state of an agent."),
         "postmortem": ("postmortem", "Show what is known of the end of a run."),
         "logs": ("logs", "Show what an agent wrote."),
         "attach": ("attach", "Go to a live agent's tmux session."),

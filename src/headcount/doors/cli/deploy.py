@@ -16,6 +16,7 @@ from headcount.doors.cli.arguments import (
     prompt_options,
 )
 from headcount.doors.cli.complete import complete_agent, complete_task
+from headcount.doors.cli.policy import policy_options
 from headcount.doors.cli.show import json_option, show
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _deploy_options(command: _F) -> _F:
         )
     ):
         command = option(command)
-    return prompt_options(harness_options(command))
+    return prompt_options(harness_options(policy_options(command)))
 
 
 @click.command(cls=WithCommand, short_help="Deploy one agent for a task.")

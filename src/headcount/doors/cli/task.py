@@ -13,6 +13,7 @@ from headcount.domain.errors import EXIT_DONE, EXIT_FAILED, InvalidInput
 from headcount.doors.cli import fleet as fleets
 from headcount.doors.cli.arguments import Span, text_of
 from headcount.doors.cli.complete import complete_task
+from headcount.doors.cli.policy import policy_options
 from headcount.doors.cli.show import json_option, show
 from headcount.doors.cli.stop import line
 from headcount.doors.cli.text import harmless, paint, table
@@ -82,6 +83,7 @@ def task() -> None:
     help="Its agents work in the project itself, or each in a git worktree of its own.",
 )
 @click.option("--setup", metavar="CMD", default="", help="A command to run in each new worktree.")
+@policy_options
 @json_option
 def create(
     *,
@@ -179,6 +181,8 @@ def _facts(facts: TaskFacts) -> str:
         rows.append(("isolation", facts.isolation))
     if facts.setup:
         rows.append(("set-up", harmless(shlex.join(facts.setup))))
+    if facts.policy:
+        rows.append(("policy", harmless(json.dumps(facts.policy))))
     if facts.closed_at:
         rows.append(("closed", facts.closed_at))
     rows.extend(

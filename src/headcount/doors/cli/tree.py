@@ -113,10 +113,12 @@ def _drawn(line: Line, *, now: float, name: int, width: int) -> str:
 
 
 def _message(agent: AgentFacts) -> str:
-    """Return the last word on an agent: why it ended badly, else what it said last."""
+    """Return the last word on an agent: why it ended badly, else what the watchdog sees and it said last."""
     said = harmless(agent.message or "")
     if agent.reported in {"blocked", "failed"} and live(agent):
         said = f"{agent.reported}: {said}"
+    if agent.flags:
+        said = f"{', '.join(agent.flags)}! {said}".rstrip()
     why = harmless(agent.reason or "")
     bad = not live(agent) and word(agent) != "completed"
     return why if bad and why else said

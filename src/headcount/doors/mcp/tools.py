@@ -115,6 +115,15 @@ Isolation = Annotated[
     Literal["shared", "worktree"] | None,
     Field(description="The project itself, or a git worktree of its own. Default: as the task has it"),
 ]
+Policy = Annotated[
+    dict[str, Any] | None,
+    Field(
+        description="What the watchdog does: stall_after_s, wall_limit_s, memory_limit_mb, output_limit_mb, "
+        "linger_after_s, stopped_after_s (0: off); on_stall, on_wall, on_memory, on_output, on_linger, "
+        "on_stopped, on_unreported (flag, tell_agent, tell_parent, stop, restart); act_after_s, restarts, "
+        "restart_window_s, restart_backoff_s"
+    ),
+]
 Cursor = Annotated[int, Field(ge=0, description="next_cursor of an earlier answer: only what is newer")]
 Limit = Annotated[int, Field(ge=1, le=500, description="At most so many rows")]
 Texts = Annotated[list[str] | None, Field(description="One string each")]
@@ -152,6 +161,7 @@ def create_task(
     setup: Annotated[
         list[str] | None, Field(description="Program and arguments, run in each new worktree")
     ] = None,
+    policy: Policy = None,
 ) -> Page:
     """Create a task for agents to work on; returns its task_id, which deploy_headless_agent takes."""
     return page(
@@ -171,6 +181,7 @@ def create_task(
             spawn_rules=spawn_rules,
             isolation=isolation,
             setup=setup or (),
+            policy=policy,
         )
     )
 
@@ -215,6 +226,7 @@ def deploy_headless_agent(
     allow_same_work: SameWork = False,
     resume_on_crash: Crashes = 0,
     isolation: Isolation = None,
+    policy: Policy = None,
     idempotency_key: Key = None,
 ) -> Page:
     """Deploy one headless agent for a task and return when its process is confirmed to run. Limits (live,
@@ -235,6 +247,7 @@ def deploy_headless_agent(
             allow_same_work=allow_same_work,
             resume_on_crash=resume_on_crash,
             isolation=isolation,
+            policy=policy,
             idempotency_key=idempotency_key,
         )
     )
@@ -255,6 +268,7 @@ def spawn_child_agent(
     allow_same_work: SameWork = False,
     resume_on_crash: Crashes = 0,
     isolation: Isolation = None,
+    policy: Policy = None,
     idempotency_key: Key = None,
 ) -> Page:
     """Deploy an agent as your child, in your task, one level below you. It outlives you if need be. Follow
@@ -274,6 +288,7 @@ def spawn_child_agent(
             allow_same_work=allow_same_work,
             resume_on_crash=resume_on_crash,
             isolation=isolation,
+            policy=policy,
             idempotency_key=idempotency_key,
         )
     )
@@ -389,6 +404,12 @@ def get_postmortem(
     tool call, output and stderr, the limits that were near, the files changed since its start, and what
     nobody knows."""
     return page(fleet.get_postmortem(agent_id, run=run), more="'headcount postmortem --json' shows all")
+
+
+def explain_agent(fleet: Headcount, agent_id: AgentId) -> Page:
+    """Say why an agent, live or over, stands as it does: which signals there are and since when, what the
+    watchdog has flagged and done, and what would change it."""
+    return page(fleet.explain_agent(agent_id), more="'headcount explain --json' shows all")
 
 
 def get_task_status(fleet: Headcount, task_id: TaskId) -> Page:
@@ -634,6 +655,7 @@ TOOLS: Final[tuple[Tool, ...]] = (
         repeats_well=True,
         slow=True,
     ),
+    Tool(explain_agent, answers.Explained, "Explain an agent", BOTH, reads_only=True, repeats_well=True),
     Tool(list_approvals, answers.ApprovalList, "List approvals", BOTH, reads_only=True, repeats_well=True),
     Tool(answer_approval, answers.Approved, "Allow or deny", BOTH, slow=True),
     Tool(list_tasks, answers.TaskList, "List tasks", PERSON, reads_only=True, repeats_well=True),
