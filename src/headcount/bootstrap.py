@@ -7,7 +7,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +111,7 @@ def context(
         daemon=OurDaemon(place),
         tell=lambda hook, facts: _tell(hook, facts, environ),
         hook_wrong=lambda hook: _hook_wrong(hook, environ),
+        memory_kill=_memory_kill,
         service_manager=Systemd(environ, place.root, (sys.executable, "-P", "-m", "headcount.daemon")),
     )
 
@@ -158,6 +159,12 @@ def _hook_wrong(hook: Hook, environ: Mapping[str, str]) -> str:
     from headcount.runtimes import hooks  # only here, as above
 
     return hooks.wrong(hook, environ)
+
+
+def _memory_kill(pids: Collection[int], within: float) -> str | None:
+    from headcount.runtimes import kernel_log  # only here: post-mortems are seldom made
+
+    return kernel_log.memory_kill(pids, within)
 
 
 class OurDaemon:

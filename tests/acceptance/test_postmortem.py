@@ -16,6 +16,7 @@ from headcount import Headcount, Refused
 from headcount.config import Home
 from headcount.domain.errors import PlacementFailed
 from headcount.domain.model import Caller, RunKey
+from headcount.runtimes import kernel_log
 from headcount.runtimes.runner import oom_kills
 from headcount.services import postmortem
 from headcount.services.answers import PostMortem
@@ -228,8 +229,27 @@ def test_the_daemon_makes_it_after_each_end_also_after_its_own(
         after = opened.deploy(task, role="builder", harness="command", command=shell("exit 4")).agent_id
         until(lambda: made(after), what="that of a run that ends now")
         kept[after] = opened.get_postmortem(after)
+        with daemons.Bridge(home) as bridge:
+            told = bridge.call("get_postmortem", agent_id=after, run=1)
+            assert (told["how"], told["out_of_memory"]) == (kept[after].how, kept[after].out_of_memory)
+            assert bridge.error("get_postmortem", agent_id=after, run=2)["code"] == "not_found"
     assert kept[after].how == "exited with code 4"
     assert "failed" not in Home(home).daemon_log.read_text()
+
+
+def test_want_of_memory_is_found_in_the_kernels_log() -> None:
+    said = "Out of memory: Killed process 77 (python) total-vm:9kB"
+    records = [
+        b"6,1,1000000,-;Out of memory: Killed process 77 (older) total-vm:1kB\n",
+        f"3,2,9000000,-;{said}\n SUBSYSTEM=x\n".encode(),
+        b"3,3,9000001,-;Memory cgroup out of memory: Killed process 78 (other) total-vm:9kB\n",
+        b"3,4,9000002,-;user 77 wrote: nothing of that kind\n",
+    ]
+    assert kernel_log.find(records, {77}, since=5.0) == said
+    assert kernel_log.find(records, {77}, since=9.5) == ""
+    assert kernel_log.find(records, {7}, since=0.0) == ""
+    assert kernel_log.find(records, {78, 1}, since=0.0).startswith("Memory cgroup out of memory")
+    assert kernel_log.memory_kill({os.getpid()}, 60.0) in ("", None)
 
 
 def test_want_of_memory_is_read_from_the_cgroup(tmp_path: Path) -> None:

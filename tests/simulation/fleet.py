@@ -158,6 +158,7 @@ class Fleet:
             daemon=NoDaemon(),
             tell=lambda _hook, _facts: None,
             hook_wrong=lambda _hook: "",
+            memory_kill=lambda _pids, _within: None,
             service_manager=Systemd({}, Path("/"), ()),
         )
 

@@ -61,15 +61,24 @@ class Memory:
     evidence: str
 
 
-def memory_of(run: Run, record: ExitRecord | None) -> Memory:
-    """Say whether want of memory ended a run, as far as its cgroup tells."""
+def may_be_memory(run: Run, record: ExitRecord | None) -> bool:
+    """Say whether a run ended as one that the kernel killed, and no cgroup tells."""
+    counted = record is not None and record.oom_kills is not None
+    return not counted and (run.signal == signal.SIGKILL or run.state is State.LOST)
+
+
+def memory_of(run: Run, record: ExitRecord | None, logged: str | None) -> Memory:
+    """Say whether want of memory ended a run, as far as its cgroup and the kernel's log tell."""
+    if logged:
+        return Memory(True, f"the kernel's log: {logged}")
     kills = None if record is None else record.oom_kills
     if kills:
         return Memory(True, f"the kernel killed {kills} of its processes for want of memory")
     if kills == 0:
         return Memory(False, "its cgroup counts no process that was killed for want of memory")
-    if run.signal == signal.SIGKILL or run.state is State.LOST:
-        return Memory(None, "no cgroup counted it: the kernel's log would tell ('dmesg | grep -i oom')")
+    if may_be_memory(run, record):
+        log = "cannot be read by us ('dmesg | grep -i oom')" if logged is None else "says nothing of it"
+        return Memory(None, f"no cgroup counted it, and the kernel's log {log}")
     return Memory(None, "no cgroup counted it; nothing hints at it")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -161,6 +161,9 @@ class Context:
     service_manager: ServiceManager
     tell: Callable[[Hook, Mapping[str, object]], None]  # a hook, once; raises Infrastructure
     hook_wrong: Callable[[Hook], str]  # what can be seen to be wrong with it, or nothing
+    memory_kill: Callable[[Collection[int], float], str | None]
+    """What the kernel says of the death of one of these pids for want of memory, in the last so many seconds;
+    nothing, or None if that cannot be known."""
     harness_names: tuple[str, ...] = ()
     call: str | None = None
     """The key of the call that we are in, the same however often it is sent: it changes things once."""

@@ -28,6 +28,7 @@ from headcount.domain.postmortem import (
     Memory,
     entry_facts,
     in_words,
+    may_be_memory,
     memory_of,
     near,
     of_the_run,
@@ -128,7 +129,7 @@ class _Case:
 def _facts(context: Context, case: _Case) -> dict[str, Any]:
     """Return what is kept: all of the answer but the account, which the registry has already."""
     run, record = case.run, case.known.exit
-    memory = memory_of(run, record)
+    memory = memory_of(run, record, _memory_kill(context, case))
     entries, call = _entries(context, run)
     files, why_not = _files(context, case)
     return {
@@ -149,6 +150,15 @@ def _facts(context: Context, case: _Case) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- who and what
+
+
+def _memory_kill(context: Context, case: _Case) -> str | None:
+    """Return what the kernel's log says, if a run ended so that it is worth a look."""
+    run = case.run
+    pids = {each.pid for each in (run.process, run.runner) if each is not None}
+    if not pids or run.started_at is None or not may_be_memory(run, case.known.exit):
+        return None
+    return context.memory_kill(pids, context.clock.now() - run.started_at)
 
 
 def _stop(case: _Case) -> dict[str, object] | None:
