@@ -12,13 +12,28 @@ import pytest
 from headcount.store.statements import statements
 from tests.support.registries import TASK, registry, with_task
 
-HISTORY = {"run", "agent", "event", "report", "finding", "task", "idempotency_key", "call", "other", "child"}
+HISTORY = {
+    "run",
+    "agent",
+    "event",
+    "report",
+    "finding",
+    "task",
+    "idempotency_key",
+    "call",
+    "other",
+    "child",
+} | {"flag"}
 
 BOUNDED_SCANS = {
     "events.since": "SEARCH",
     "runs.page_all": "SCAN agent",  # backwards by its number, and stops at the limit
     "runs.live": "SCAN run USING INDEX run_live",  # holds live rows only
     "runs.live_to_resume": "SCAN run USING INDEX run_live",
+    "flags.open": "SCAN flag USING INDEX flag_open",  # holds open ones only
+    "figures.flags_open": "SCAN flag USING INDEX flag_open",
+    "flags.owed": "SCAN flag USING INDEX flag_undone",  # holds what is still to be done only
+    "flags.forgo": "SCAN flag USING INDEX flag_undone",
     "flags.watched": "SCAN run USING INDEX run_live",
     "runs.page_live": "SCAN run USING INDEX run_live",
     "runs.holders": "SCAN run USING INDEX run_live",

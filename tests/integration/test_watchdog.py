@@ -16,6 +16,8 @@ from headcount import Headcount
 from headcount.daemon.watchdog import Watchdog
 from headcount.domain.errors import InvalidInput
 from headcount.domain.model import Caller
+from headcount.domain.watchdog import Vitals
+from headcount.runtimes import vitals
 from headcount.services.answers import EventFacts
 from headcount.services.context import Clock
 from tests.support import daemons
@@ -255,15 +257,38 @@ def test_what_a_person_stops_is_not_restarted(
         assert tx.flags.owed() == []
 
 
-def test_while_a_halt_is_in_force_nothing_is_done(opened: Headcount, tmp_path: Path, watched: Path) -> None:
+@pytest.mark.parametrize("intent", ["halt", "pause"])
+def test_while_a_persons_word_is_in_force_nothing_is_done(
+    intent: str, opened: Headcount, tmp_path: Path, watched: Path
+) -> None:
     agent_id = deploy(opened, tmp_path, {**STALL, "on_stall": "stop", "wall_limit_s": 1.5})
-    (watched / "halted").touch()
+    task = opened.get_agent(agent_id).task_id
+    if intent == "halt":
+        (watched / "halted").touch()  # as a halt leaves it that ended everything but this agent
+    else:
+        opened.pause_task(task)
     try:
         flagged(opened, agent_id, "wall_time")
         assert opened.get_agent(agent_id).state == "running"
     finally:
-        (watched / "halted").unlink()
+        (watched / "halted").unlink(missing_ok=True)
+    if intent == "pause":
+        opened.resume_task(task)
     stopped_by_the_watchdog(opened, agent_id, "nothing")
+
+
+# what cannot be told
+
+
+def test_where_there_is_no_process_table_only_the_output_is_known(home: Path, tmp_path: Path) -> None:
+    with fleet(home) as opened:
+        agent_id = deploy(opened, tmp_path, {}, "/bin/sh", "-c", "echo 12345; exec sleep 600")
+        until(lambda: told(opened, agent_id), what="its output")
+        with opened.context.registry.read() as tx:
+            run = tx.runs.get(agent_id)
+        assert run is not None
+        found = vitals.measure([run], weigh=[run.key], proc=False)[run.key]
+    assert replace(found, written_at=None) == Vitals(output=6)
 
 
 # time

@@ -115,12 +115,15 @@ def tick(context: Context, memory: Memory, at: float) -> list[Due]:
 
 
 def _look(
-    context: Context, watched: Iterable[Watched], tracks: Mapping[RunKey, Track], at: float
+    context: Context, watched: Sequence[Watched], tracks: Mapping[RunKey, Track], at: float
 ) -> dict[RunKey, Subject]:
+    if not watched:
+        return {}
     policies = {each.run.key: policy(context, each.run, each.policies) for each in watched}
+    boot_id = context.placement.self_process().boot_id
     runs = [each.run for each in watched]
     weigh = {key for key, each in policies.items() if each.memory_limit_mb}
-    vitals = context.placement.vitals(runs, weigh=weigh) if runs else {}
+    vitals = context.placement.vitals(runs, weigh=weigh)
     with context.registry.read() as tx:  # after the look at the machine: what was said before it is known
         said = tx.reports.latest_of(policies)
     found = {}
@@ -129,7 +132,7 @@ def _look(
         report = said.get(key)
         sight = Sight(
             at,
-            _awake(context, each),
+            _awake(context, each, boot_id),
             vitals[key],
             report.id if report else 0,
             report.status if report else None,
@@ -139,12 +142,10 @@ def _look(
     return found
 
 
-def _awake(context: Context, watched: Watched) -> float:
+def _awake(context: Context, watched: Watched, boot_id: str) -> float:
     """Return for how long at least a run has been running while the machine was awake: since its start, less
     all the time that the machine has slept since its boot."""
-    if watched.run.deployer.boot_id != context.placement.self_process().boot_id:
-        return 0.0
-    if not watched.reserved_boottime:
+    if watched.run.deployer.boot_id != boot_id or not watched.reserved_boottime:
         return 0.0
     boottime = context.clock.boottime()
     slept = max(0.0, boottime - context.clock.monotonic())
