@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import os
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,6 +23,7 @@ from headcount.config import Home
 from headcount.domain.errors import NotAllowed
 from headcount.domain.model import Caller, Event
 from headcount.domain.notices import Hook, NoticeState, parse_hooks
+from headcount.runtimes import hooks
 from headcount.services import notify
 from tests.support import daemons
 from tests.support.commands import answer, headcount
@@ -241,8 +244,34 @@ def test_a_secret_that_others_may_read_signs_nothing(home: Path, tmp_path: Path)
             (check,) = [each for each in opened.doctor().checks if each.name == "notify"]
             assert (check.ok, "not private" in check.detail) == (False, True)
             (listed,) = opened.list_hooks().hooks
-            assert "hidden" not in listed.to
+            assert listed.to == receiver.url.partition("/hook")[0]  # what follows may be a secret
     assert receiver.got == []
+
+
+def test_a_server_that_drips_holds_nobody_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "WHOLE", 0.3)
+    over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with peer, contextlib.suppress(OSError):
+            while not over.wait(0.02):
+                peer.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,), daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        with fleet(home, notify=[{"name": "me", "url": url}]) as opened:
+            assert opened.test_hook("me").delivered is False
+        over.set()
+        thread.join(10)
+
+
+def test_a_secret_in_a_url_stands_in_no_error() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse_hooks([{"name": "me", "url": "https://me:hidden@example.com/"}], source="settings.toml")
+    assert "hidden" not in str(refused.value.facts())
 
 
 def test_an_agent_may_not_test_a_hook(opened: Headcount, tmp_path: Path) -> None:

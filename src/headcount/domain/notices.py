@@ -151,7 +151,8 @@ def _parse(found: object, source: str) -> Hook:
         raise InvalidInput(f"{where} has {unknown[0][:40]!r}", hint=f"known: {', '.join(_KEYS)}")
     for key, value in found.items():
         if not _CHECKS[key](value):
-            raise InvalidInput(f"{key} of {where} is {str(value)[:80]!r}, which it cannot be", hint=_HINT)
+            shown = "" if key == "url" else f": {str(value)[:80]!r}"  # a URL may have a secret in it
+            raise InvalidInput(f"{where} has a {key} that cannot be{shown}", hint=_HINT)
     lists: dict[str, Any] = {key: tuple(value) for key, value in found.items() if isinstance(value, list)}
     hook = Hook(**{**found, **lists})
     if sum(map(bool, (hook.command, hook.url, hook.desktop))) != 1:

@@ -10,18 +10,25 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from headcount.domain.errors import Infrastructure
 from headcount.domain.notices import Hook, How
 
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
 PATIENCE: Final = 10.0
 """Seconds for each answer of a server."""
+WHOLE: Final = 30.0
+"""Seconds for all of one POST, however slowly the answer drips."""
 COMMAND_TIME: Final = 30.0
 """Seconds that a program may take."""
 SECRET_MAX: Final = 4096
@@ -140,6 +147,9 @@ def _post(hook: Hook, body: bytes) -> None:
         headers["X-Headcount-Signature"] = f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}"
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=PATIENCE)
+    cut = threading.Timer(WHOLE, _cut, (connection,))
+    cut.daemon = True
+    cut.start()
     try:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", path, body, headers)
@@ -149,9 +159,16 @@ def _post(hook: Hook, body: bytes) -> None:
             f"{parts.hostname} does not answer: {str(error)[:WORDS_MAX] or type(error).__name__}"
         ) from error
     finally:
+        cut.cancel()
         connection.close()
     if not 200 <= status < 300:
         raise Untold(f"{parts.hostname} answered {status}")
+
+
+def _cut(connection: HTTPConnection) -> None:
+    if connection.sock is not None:
+        with contextlib.suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _secret(hook: Hook) -> bytes | None:

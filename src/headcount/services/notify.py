@@ -125,9 +125,9 @@ def page(context: Context) -> HookList:
 
 
 def _target(hook: Hook) -> str:
-    """Return whom a hook tells; what stands behind the path of a URL may be a secret."""
+    """Return whom a hook tells; what stands behind the host of a URL may be a secret."""
     if hook.how is How.WEBHOOK:
-        return hook.url.partition("?")[0]
+        return "/".join(hook.url.split("?")[0].split("/")[:3])
     return " ".join(hook.command) or "notify-send"
 
 
