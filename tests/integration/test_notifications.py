@@ -167,12 +167,16 @@ def test_a_daemon_that_is_killed_while_it_tells_loses_nothing(home: Path, tmp_pa
 
 def test_a_hook_that_never_takes_it_is_given_up_with_the_reason(home: Path, tmp_path: Path) -> None:
     settings(home, command=["sh", "-c", "echo not today >&2; exit 7"], tries=3, pause=0.02, on=["run_ended"])
-    with fleet(home) as opened, daemons.daemon(home):
-        begun(home)
+    with fleet(home) as opened:
+        context, (hook,) = opened.context, opened.context.settings.notify
+        notify.begin(context)
         runs(opened, tmp_path)
-        until(lambda: states(opened) == (0, 0, 1), what="it is given up")
-        (hook,) = opened.list_hooks().hooks
-        assert hook.last_failure == "sh ended with 7: not today"
+        assert notify.collect(context, hook) == 1
+        for state in (NoticeState.QUEUED, NoticeState.QUEUED, NoticeState.DEAD):
+            (notice,) = until(lambda: notify.due(context, hook), what="the next try is due")
+            assert notify.deliver(context, hook, notice) is state
+        assert states(opened) == (0, 0, 1)
+        assert opened.list_hooks().hooks[0].last_failure == "sh ended with 7: not today"
         (check,) = [each for each in opened.doctor().checks if each.name == "notify"]
         assert check.ok is None
         assert "not today" in check.detail
