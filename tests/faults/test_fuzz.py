@@ -339,6 +339,7 @@ def test_whatever_comes_by_stdio_the_next_call_is_answered(home: Path) -> None:
         )
         assert bridge.stdin is not None
         assert bridge.stdout is not None
+        assert bridge.stderr is not None
         number = 0
 
         @tries(60)
@@ -361,9 +362,8 @@ def test_whatever_comes_by_stdio_the_next_call_is_answered(home: Path) -> None:
             fuzz()
         finally:
             bridge.stdin.close()
-            rest = bridge.stdout.read()
-            _, errors = b"", bridge.stderr.read() if bridge.stderr else b""
+            with bridge.stdout, bridge.stderr:
+                rest, errors = bridge.stdout.read(), bridge.stderr.read()
             bridge.wait(20)
-            bridge.stdout.close()
         assert b"Traceback" not in errors + rest
         assert bridge.returncode == 0
