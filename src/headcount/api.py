@@ -680,7 +680,7 @@ class Headcount:
         and what is wrong with it. The daemon tells them.
 
         >>> Headcount(notify=[{"name": "me", "command": ["true"]}]).list_hooks().hooks[0].on
-        ('run_ended', 'run_lost', 'halted')
+        ('run_ended', 'run_lost', 'halted', 'restart_given_up')
         """
         from headcount.services import notify
 

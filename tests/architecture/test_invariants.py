@@ -14,7 +14,7 @@ from tests.mutants.breaks import BREAKS, Break
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "invariants.md").read_text()
 NAMED = sorted(set(re.findall(r"`((?:src|tests)/[^`\s]+)`", PAGE)))
-INVARIANTS = [f"I{number}" for number in range(1, 11)]
+INVARIANTS = [f"I{number}" for number in range(1, 12)]
 
 
 @cache

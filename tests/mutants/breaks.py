@@ -18,6 +18,7 @@ PLACEMENT = "tests/contract/test_placement.py"
 RUNNER = "tests/faults/test_runner.py"
 MESSAGES = "tests/acceptance/test_messages.py"
 MESSAGES = "tests/acceptance/test_messages.py"
+WATCHDOG = "tests/integration/test_watchdog.py"
 REPEATED = "tests/faults/test_repeated_calls.py"
 
 
@@ -487,6 +488,39 @@ BREAKS = (
         "parent = request.parent if own is None else own.key.agent_id",
         "parent = request.parent",
         (f"{LIMITS}::TestTree::test_max_depth",),
+    ),
+    # --- I11 intent
+    Break(
+        "I11",
+        "the watchdog does not see a pause or a halt",
+        "services/watchdog.py",
+        "if task is None or task.state is not TaskState.OPEN or context.home.halted.exists():",
+        "if task is None:",
+        (f"{WATCHDOG}::test_while_a_persons_word_is_in_force_nothing_is_done",),
+    ),
+    Break(
+        "I11",
+        "a stop leaves the restart that is owed",
+        "services/stop.py",
+        "        forgo_restarts(context, tx, agent_id)\n",
+        "",
+        (f"{WATCHDOG}::test_what_a_person_stops_is_not_restarted",),
+    ),
+    Break(
+        "I11",
+        "one witness is enough",
+        "domain/watchdog.py",
+        "return self.confirmed and self.held_s >= policy.act_after_s",
+        "return self.held_s >= policy.act_after_s",
+        (f"{WATCHDOG}::test_a_silent_agent_that_computes_is_not_stopped",),
+    ),
+    Break(
+        "I11",
+        "time that nobody watched counts",
+        "daemon/watchdog.py",
+        "min(now - self._looked, LATE * self._context.settings.watchdog_every)",
+        "now - self._looked",
+        (f"{WATCHDOG}::test_nothing_fires_for_a_night_in_which_nobody_watched",),
     ),
     # --- what only random histories find
     Break(

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from headcount.domain.errors import InvalidInput
 from headcount.domain.model import Event
 
-DEFAULT_KINDS: Final = ("run_ended", "run_lost", "halted")
+DEFAULT_KINDS: Final = ("run_ended", "run_lost", "halted", "restart_given_up")
 ALL: Final = "*"
 TRIES: Final = 8
 TRIES_MAX: Final = 100
