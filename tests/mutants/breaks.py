@@ -489,6 +489,22 @@ BREAKS = (
         "parent = request.parent",
         (f"{LIMITS}::TestTree::test_max_depth",),
     ),
+    Break(
+        "I10",
+        "an agent acts when its run is over",
+        "services/rights.py",
+        "    if run is not None and not run.live:\n",
+        "    if run is not None and run.key.n < 0:\n",
+        ("tests/acceptance/test_rights.py",),
+    ),
+    Break(
+        "I10",
+        "a web page with a token is answered",
+        "doors/http/app.py",
+        "        if page := page_refusal(Headers(scope=scope)):\n",
+        "        if (page := page_refusal(Headers(scope=scope))) and not bearer(Headers(scope=scope)):\n",
+        ("tests/acceptance/test_web_pages.py",),
+    ),
     # --- I11 intent
     Break(
         "I11",
