@@ -126,10 +126,8 @@ class Auditor:
         match event["kind"]:
             case "task_created":
                 self._task_created(event["task_id"])
-            case "task_closed" | "task_archived" as kind:
-                task = self.tasks[event["task_id"]]
-                task.state = kind.removeprefix("task_")
-                hold(not self._live(event["task_id"]), "rows", "a task was closed while agents of it live")
+            case "task_paused" | "task_resumed" | "task_closed" | "task_archived" as kind:
+                self._task_moved(event["task_id"], kind.removeprefix("task_"))
             case "run_reserved":
                 self._reserved(event, data)
             case "refused":
@@ -152,6 +150,11 @@ class Auditor:
         hold(known.key.n == event["run"], "I4", f"{event['kind']} of run {event['run']} of {known.key}")
         hold(known.state in sources, "I4", f"{event['kind']} of {known.key}, which is {known.state}")
         known.state = to
+
+    def _task_moved(self, task_id: str, how: str) -> None:
+        self.tasks[task_id].state = "open" if how == "resumed" else how
+        if how in ("closed", "archived"):
+            hold(not self._live(task_id), "rows", "a task was closed while agents of it live")
 
     def _task_created(self, task_id: str) -> None:
         row = self._db.execute("SELECT * FROM task WHERE task_id = ?", (task_id,)).fetchone()

@@ -182,6 +182,8 @@ class Driver(Stage):
             fleet.observe: 2,
             fleet.wait: 1,
             fleet.close_task: 1,
+            fleet.pause_task: 1,
+            fleet.resume_task: 2,
             fleet.archive_task: 1,
             fleet.create_task: 1,
             fleet.stranger: 1,

@@ -22,6 +22,7 @@ from headcount.services import (
     deploy,
     headcount,
     messages,
+    pause,
     report,
     resume,
     rights,
@@ -372,6 +373,13 @@ class Fleet:
 
     def close_task(self, context: Context) -> None:
         tasks.close(context, self.any_task())
+
+    def pause_task(self, context: Context) -> None:
+        stops, grace = self.rng.random() < 0.5, self.rng.choice([0.0, 0.2])
+        pause.pause(context, self.any_task(), stops=stops, reason="", grace=grace)
+
+    def resume_task(self, context: Context) -> None:
+        pause.unpause(context, self.any_task(), agents=self.rng.random() < 0.5)
 
     def archive_task(self, context: Context) -> None:
         tasks.archive(context, self.any_task())
