@@ -27,11 +27,11 @@ PAGE = 4096
 
 
 def filled(home: Path) -> None:
-    """Write a registry of many pages, all in the database file."""
+    """Write a registry of many pages, all in the database file; those of the schema are a small part."""
     opened = with_task(home)
     with opened.write("fill") as tx:
         for number in range(300):
-            tx.runs.add(new_run(f"builder-{number:03}", prompt="p" * 200))
+            tx.runs.add(new_run(f"builder-{number:03}", prompt="p" * 2000))
             tx.events.add("added", now=1.0, data={"pad": "x" * 100})
     opened.close()
     assert not Path(f"{Home(home).registry}-wal").exists()
