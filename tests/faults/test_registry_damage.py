@@ -31,8 +31,8 @@ def filled(home: Path) -> None:
     opened = with_task(home)
     with opened.write("fill") as tx:
         for number in range(300):
-            tx.runs.add(new_run(f"builder-{number:03}", prompt="p" * 2000))
-            tx.events.add("added", now=1.0, data={"pad": "x" * 100})
+            tx.runs.add(new_run(f"builder-{number:03}", prompt="p" * 200))
+            tx.events.add("added", now=1.0, data={"pad": "x" * 1000})
     opened.close()
     assert not Path(f"{Home(home).registry}-wal").exists()
 
