@@ -44,6 +44,7 @@ def test_every_option_is_parsed_and_written_back_as_it_was_given() -> None:
         ("model", "a\0b"),
         ("model", "m" * 201),
         ("effort", "huge"),
+        ("effort", ["high"]),
         ("permissions", "root"),
         ("allowed_tools", "shell"),
         ("denied_tools", [7]),

@@ -173,9 +173,9 @@ def _text(most: int) -> Any:
 
 def _word(words: type[StrEnum]) -> Any:
     def parse(name: str, value: object) -> StrEnum:
-        if value not in set(words):
+        if not isinstance(value, str) or value not in set(words):
             raise InvalidInput(f"{name} is {str(value)[:40]!r}", hint=f"one of {', '.join(words)}")
-        return words(str(value))
+        return words(value)
 
     return parse
 
