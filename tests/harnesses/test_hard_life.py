@@ -109,3 +109,15 @@ def test_however_it_is_ended_nothing_of_it_survives(
         assert ended(door, agent)["outcome"] == "failed"
     assert agent_processes.by_agent(home) == {}
     assert door.call("list_agents")["agents"] == []
+
+
+def test_a_model_that_never_answers_holds_up_its_agent_alone_and_no_stop(
+    home: Path, door: Bridge, cli: AgentCli, work: Path, model_server: ModelServer
+) -> None:
+    _, agent = deploy(door, cli, work, [{"hang": True, "text": "never"}], MODELS.get(cli.name, {}))
+    until(lambda: any(each.step == 0 for each in model_server.asked), what="its model is asked", patience=120)
+    assert door.call("list_agents")["agents"][0]["state"] == "running"
+    stopped = door.call("stop_agent", agent_id=agent, grace=2)
+    assert (stopped["outcome"], stopped["survivors"]) == ("stopped", [])
+    assert agent_processes.by_agent(home) == {}
+    assert door.call("registry_health_check")["healthy"]
