@@ -72,7 +72,8 @@ def stopped_by_the_watchdog(opened: Headcount, agent_id: str, why: str) -> None:
     until(lambda: opened.get_agent(agent_id).state == "ended", what="its end", patience=30)
     asked = events(opened, agent_id, "stop_asked")
     assert [(each.data["by"], why in (each.reason or "")) for each in asked] == [("watchdog", True)]
-    assert opened.get_agent(agent_id).outcome == "stopped"
+    outcome = "timed_out" if "longer" in why else "stopped"
+    assert opened.get_agent(agent_id).outcome == outcome
 
 
 # what it sees, and the end that follows

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from headcount.domain.lifecycle import Outcome
 from headcount.domain.model import ReportStatus
 from headcount.domain.policy import ENDS, Act, Policy
 
@@ -32,6 +33,30 @@ class Signal(StrEnum):
     LINGERS = "lingers"  # it says that it is done, and lives on
     RUNNER_GONE = "runner_gone"  # its runner was killed, and it lived on
     UNREPORTED = "unreported"  # it ended without a final report
+
+
+BY: Final = "watchdog"
+"""Who asked for a stop that the watchdog asked for."""
+WORDS: Final[Mapping[Signal, str]] = {
+    Signal.STOPPED: "its process is halted by a signal",
+    Signal.STALLED: "it has written and reported nothing",
+    Signal.WALL_TIME: "it has run longer than it may",
+    Signal.MEMORY: "it uses more memory than it may",
+    Signal.OUTPUT: "it has written more than it may",
+    Signal.LINGERS: "it said that it is done, and goes on living",
+    Signal.RUNNER_GONE: "its runner was killed while it lived",
+    Signal.UNREPORTED: "it ended without a final report",
+}
+
+
+def stop_reason(signal: Signal) -> str:
+    """Return the reason of a stop that the watchdog asks for."""
+    return f"{BY}: {WORDS[signal]}"
+
+
+def outcome_of_stop(reason: str | None) -> Outcome:
+    """Return the outcome of a run that was stopped for this reason."""
+    return Outcome.TIMED_OUT if reason == stop_reason(Signal.WALL_TIME) else Outcome.STOPPED
 
 
 @dataclass(frozen=True, slots=True)

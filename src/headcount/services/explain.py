@@ -13,7 +13,7 @@ from headcount.domain.lifecycle import State
 from headcount.domain.model import Agent, Event, LockState, Report, Run, Seen, Task, TaskState
 from headcount.domain.options import Ability
 from headcount.domain.policy import ENDS, Policy
-from headcount.domain.watchdog import Vitals
+from headcount.domain.watchdog import WORDS, Vitals
 from headcount.services import rights, settle, watchdog
 from headcount.services.answers import Explained, FlagFacts, SignalFacts, iso
 from headcount.services.context import Context
@@ -94,7 +94,7 @@ def flag_facts(flag: Flag) -> FlagFacts:
     """Return a flag as doors show it."""
     return FlagFacts(
         kind=flag.kind.value,
-        means=watchdog.WORDS[flag.kind],
+        means=WORDS[flag.kind],
         run=flag.key.n,
         evidence=flag.evidence,
         raised_at=iso(flag.raised_at) or "",

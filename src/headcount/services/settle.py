@@ -37,7 +37,7 @@ from headcount.domain.plan import (
     plan_rows,
 )
 from headcount.domain.policy import Act
-from headcount.domain.watchdog import Signal
+from headcount.domain.watchdog import Signal, outcome_of_stop
 from headcount.harnesses.base import Verdict
 from headcount.services import result
 from headcount.services.context import Context
@@ -320,9 +320,8 @@ def judge(context: Context, row: LiveRun | Run, record: ExitRecord) -> Verdict:
 def _as_asked(verdict: Verdict, row: LiveRun, record: ExitRecord) -> Verdict:
     """That we stopped it stands above whatever exit code came of it."""
     if record.stopped and record.error is None:
-        return replace(
-            verdict, outcome=Outcome.STOPPED, reason=row.stop_reason or "stopped", ending=Ending.STOPPED
-        )
+        outcome, reason = outcome_of_stop(row.stop_reason), row.stop_reason or "stopped"
+        return replace(verdict, outcome=outcome, reason=reason, ending=Ending.STOPPED)
     return verdict
 
 

@@ -16,7 +16,9 @@ from headcount.domain.model import Form, Run, RunKey, TaskState
 from headcount.domain.options import Ability
 from headcount.domain.policy import ENDS, Act, Policy, policy_of
 from headcount.domain.watchdog import (
+    BY,
     FINAL,
+    WORDS,
     Detection,
     Sight,
     Signal,
@@ -24,6 +26,7 @@ from headcount.domain.watchdog import (
     changes,
     look,
     restart_at,
+    stop_reason,
 )
 from headcount.services import admit, messages, resume, stop
 from headcount.services.answers import Deployed
@@ -32,25 +35,12 @@ from headcount.services.request import Again
 from headcount.store.flags import Flag, Watched
 from headcount.store.registry import Tx
 
-BY: Final = "watchdog"
-"""Who asked for a stop that the watchdog asked for."""
 ENDS_BEHIND: Final = 1000
 """Events before its start that a daemon looks through for runs that ended meanwhile."""
 NEWS: Final = 86_400.0
 """Seconds for which it is told that a run ended without a final report."""
 RESTART_DUE: Final = 3600.0
 """Seconds after a stop in which its restart is made; what is longer over was seen by somebody."""
-
-WORDS: Final[Mapping[Signal, str]] = {
-    Signal.STOPPED: "its process is halted by a signal",
-    Signal.STALLED: "it has written and reported nothing",
-    Signal.WALL_TIME: "it has run longer than it may",
-    Signal.MEMORY: "it uses more memory than it may",
-    Signal.OUTPUT: "it has written more than it may",
-    Signal.LINGERS: "it said that it is done, and goes on living",
-    Signal.RUNNER_GONE: "its runner was killed while it lived",
-    Signal.UNREPORTED: "it ended without a final report",
-}
 
 
 @dataclass(slots=True)
@@ -312,7 +302,7 @@ def _end(context: Context, due: Due) -> None:
             return  # a person has said what is to become of it
         if not tx.flags.act(flag.id, now=now):
             return
-        stop.mark(context, tx, flag.key, flag.task_id, f"{BY}: {WORDS[flag.kind]}", by=BY)
+        stop.mark(context, tx, flag.key, flag.task_id, stop_reason(flag.kind), by=BY)
         _event(tx, "flag_acted", flag, flag.kind, {"action": flag.action}, now=now)
         if flag.action is Act.STOP:
             tx.flags.finish(flag.id, now=now)
