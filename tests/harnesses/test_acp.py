@@ -168,8 +168,9 @@ def test_it_is_told_in_its_work_and_resumed(
     again = f"Again: {play([{'text': 'Third.'}])}"
     fleet.door.call("resume_agent", agent_id=agent, prompt=again, env=fleet.env)
     facts = fleet.ended(agent)
-    if name == "gemini":  # 0.61.0 overwrites a conversation before it looks for it
-        assert (facts["outcome"], "session/load failed" in facts["reason"]) == ("failed", True)
+    if name == "gemini" and facts["outcome"] == "failed":
+        # 0.61.0 overwrites most conversations before it looks for them; it then says so, and begins no new one
+        assert "session/load failed" in facts["reason"]
         return
     assert (facts["outcome"], facts.get("result", facts).get("text")) == ("completed", "Third."), (
         facts.get("reason"),
