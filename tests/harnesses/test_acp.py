@@ -169,7 +169,7 @@ def test_it_is_told_in_its_work_and_resumed(
     fleet.door.call("resume_agent", agent_id=agent, prompt=again, env=fleet.env)
     facts = fleet.ended(agent)
     if name == "gemini" and facts["outcome"] == "failed":
-        # 0.61.0 overwrites most conversations before it looks for them; it then says so, and begins no new one
+        # 0.61.0 overwrites most conversations before it looks for them; then it says so, and begins none
         assert "session/load failed" in facts["reason"]
         return
     assert (facts["outcome"], facts.get("result", facts).get("text")) == ("completed", "Third."), (
