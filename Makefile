@@ -3,7 +3,9 @@
 
 BIN := .venv/bin
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-WORKERS ?= $(shell if [ $(CORES) -gt 4 ]; then echo 4; else echo $(CORES); fi)
+# One more than there are cores, where there are few: tests wait for daemons and ends more than they compute.
+WORKERS ?= $(shell if [ $(CORES) -gt 3 ]; then echo 4; else echo $$(($(CORES) + 1)); fi)
+AGENT_WORKERS ?= $(shell if [ $(CORES) -gt 3 ]; then echo 4; else echo $(CORES); fi)
 TESTS ?= tests
 PYTEST_ARGS ?=
 
@@ -20,20 +22,20 @@ dev: ## Make .venv with the tools for tests and checks too
 	@scripts/setup.sh dev
 
 # The second -m wins: a run may choose otherwise by PYTEST_ARGS.
-pytest = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=15 -m "$(1)" $(PYTEST_ARGS) $(TESTS)
+pytest = $(BIN)/python -m pytest -n $(2) --dist worksteal --durations=15 -m "$(1)" $(PYTEST_ARGS) $(TESTS)
 skipped = echo "tests that need it are skipped; in CI they fail" >&2
 
 test: dev ## Run all tests but those with real agents (TESTS=path, PYTEST_ARGS=..., WORKERS=n)
 	@scripts/system-packages.sh tmux:tmux || $(skipped)
-	$(call pytest,not harnesses)
+	$(call pytest,not harnesses,$(WORKERS))
 
 test-harnesses: dev ## Run the tests with Claude Code, Codex, Gemini CLI, OpenCode
 	@tests/node/install && tests/node/clis/install codex gemini opencode || $(skipped)
-	$(call pytest,harnesses and not every_harness)
+	$(call pytest,harnesses and not every_harness,$(AGENT_WORKERS))
 
 test-harnesses-all: dev ## The same with Qwen Code, Copilot CLI and Pi too
 	@tests/node/install && tests/node/clis/install codex gemini opencode qwen copilot pi acp || $(skipped)
-	$(call pytest,harnesses)
+	$(call pytest,harnesses,$(AGENT_WORKERS))
 
 lint: dev ## Check style, types and layers
 	$(BIN)/ruff check .

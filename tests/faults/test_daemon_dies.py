@@ -18,8 +18,8 @@ from tests.support.waiting import until
 
 PROGRAM = Path(__file__).parents[1] / "support" / "programs" / "dying_daemons.py"
 PARTS = 2
-EVERY = 1 if os.environ.get("HEADCOUNT_EVERY_STATEMENT") else 17
-"""Of some two hundred statements every seventeenth, and all of them if the variable is set."""
+EVERY = 1 if os.environ.get("HEADCOUNT_EVERY_STATEMENT") else 23
+"""Of some two hundred statements every twenty-third, and all of them if the variable is set."""
 MOST = 2_000
 
 
