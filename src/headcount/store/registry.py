@@ -371,7 +371,8 @@ class Registry:
             if is_busy(error):
                 raise busy(sqlite_holder(self._path), self._wait) from error
             if fault := machine_fault(error, self._path):
-                raise fault from error
+                standing = self._cell.standing()  # then it is that another process has moved the files
+                raise (standing.error() if standing else fault) from error
             raise
 
     @contextmanager
