@@ -22,8 +22,8 @@ fleet.deploy(given[0], role="builder", harness="command", command=["/bin/sh", "-
 REMOVE = "fleet.remove_worktree(given[0], snapshot=True)"
 UNDO = "fleet.undo_worktree(given[0])"
 PARTS = 4
-EVERY = 3
-"""Of a removal and an undo every third boundary: each has hundreds."""
+EVERY = 5
+"""Of a removal and an undo every fifth boundary: each has hundreds."""
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.driver import simulate
 
 BATCHES = 20
-SEEDS = int(os.environ.get("HEADCOUNT_SEEDS", "900"))
+SEEDS = int(os.environ.get("HEADCOUNT_SEEDS", "750"))
 ONE = os.environ.get("HEADCOUNT_SEED")
 
 
