@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from headcount.domain.errors import HeadcountError, Refused
 from headcount.domain.model import Form, Report, Run
-from headcount.services import account, given, rights, settle, watchdog, worktrees
+from headcount.services import account, given, policies, rights, settle, worktrees
 from headcount.services.answers import AgentFacts, AgentList, AgentWhole, RunFacts, iso
 from headcount.services.context import Context
 from headcount.store.registry import Tx
@@ -73,7 +73,7 @@ def whole(context: Context, agent_id: str) -> AgentWhole:
             path=latest.path,
             isolation=agent.isolation.value,
             worktree=worktree,
-            policy=watchdog.shown(context, tx, latest),
+            policy=policies.shown(context, tx, latest),
             runs=tuple(map(_run, tx.runs.of_agent(agent_id))),
         )
 

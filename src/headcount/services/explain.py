@@ -14,7 +14,7 @@ from headcount.domain.model import Agent, Event, LockState, Report, Run, Seen, T
 from headcount.domain.options import Ability
 from headcount.domain.policy import ENDS, Policy
 from headcount.domain.watchdog import WORDS, Vitals
-from headcount.services import rights, settle, watchdog
+from headcount.services import policies, rights, settle
 from headcount.services.answers import Explained, FlagFacts, SignalFacts, iso
 from headcount.services.context import Context
 from headcount.store.flags import Flag
@@ -80,7 +80,7 @@ def _known(context: Context, tx: Tx, run: Run, seen: Seen, vitals: Vitals | None
         run=run,
         agent=agent,
         task=rights.existing_task(tx, run.task_id),
-        held=watchdog.policy(context, run, tx.flags.policies(agent_id)),
+        held=policies.policy(context, run, tx.flags.policies(agent_id)),
         seen=seen,
         vitals=vitals,
         said=tx.reports.latest_of((run.key,)).get(run.key),

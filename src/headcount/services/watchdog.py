@@ -7,14 +7,14 @@ moment itself. Intent stands above it: what a person or parent stopped, paused o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from headcount.domain.errors import NotFound, PlacementFailed, Refused
 from headcount.domain.lifecycle import Outcome, State
 from headcount.domain.model import Form, Run, RunKey, TaskState
 from headcount.domain.options import Ability
-from headcount.domain.policy import ENDS, Act, Policy, policy_of
+from headcount.domain.policy import ENDS, Act, Policy
 from headcount.domain.watchdog import (
     BY,
     FINAL,
@@ -31,6 +31,7 @@ from headcount.domain.watchdog import (
 from headcount.services import admit, messages, resume, stop
 from headcount.services.answers import Deployed
 from headcount.services.context import Context
+from headcount.services.policies import policy
 from headcount.services.request import Again
 from headcount.store.flags import Flag, Watched
 from headcount.store.registry import Tx
@@ -67,20 +68,6 @@ class Due:
 
     flag: Flag
     subject: Subject
-
-
-# ---------------------------------------------------------------- what holds
-
-
-def policy(context: Context, run: Run, layers: Sequence[Mapping[str, Any]]) -> Policy:
-    """Return what a run is held to."""
-    found = policy_of(run.role, context.settings.policy, *layers)
-    return found.for_harness(streams=context.harness(run.harness).renders)
-
-
-def shown(context: Context, tx: Tx, run: Run) -> dict[str, object]:
-    """Return what a run is held to, as doors show it."""
-    return asdict(policy(context, run, tx.flags.policies(run.key.agent_id)))
 
 
 # ---------------------------------------------------------------- a look
