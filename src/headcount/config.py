@@ -226,7 +226,7 @@ class Settings:
     worktree_copy: tuple[str, ...] = ()  # files that are not in git and that a new worktree gets
     worktree_setup: tuple[str, ...] = ()  # argv, run in a new worktree
     worktree_setup_timeout: float = 600.0  # seconds
-    watchdog_every: float = 5.0  # seconds between the daemon's looks at live runs
+    watchdog_every: float = 10.0  # seconds between the daemon's looks at live runs
     policy: Mapping[str, Any] = field(default_factory=dict)  # domain.policy: the table [policy]
     notify: tuple[Hook, ...] = ()  # who outside is told of what happens; not in the environment
 
